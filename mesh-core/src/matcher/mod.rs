@@ -1,0 +1,10 @@
+//! Compiled matchers: built once at the border, called on every request, never failing.
+
+pub mod cidr;
+pub mod domain;
+pub mod header;
+pub mod path;
+pub mod query;
+pub mod regex;
+pub mod san;
+pub mod string;

@@ -1,0 +1,84 @@
+//! What a decision sees of a request.
+
+use http::{HeaderMap, HeaderValue, Method, header};
+
+/// The head of a request, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// `:method`.
+    pub method: &'a Method,
+    /// `:scheme`.
+    pub scheme: &'a str,
+    /// `:authority`, or `host`.
+    pub authority: &'a str,
+    /// `:path`, the query included.
+    pub path_and_query: &'a str,
+    /// Everything else.
+    pub headers: &'a HeaderMap,
+    /// Whose rules apply.
+    pub kind: RequestKind,
+}
+
+/// Whose rules apply where Envoy and gRPC differ: the kind of the request decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequestKind {
+    /// `content-type: application/grpc*`.
+    Grpc,
+    /// Any other HTTP request.
+    Http,
+}
+
+// === impl RequestHead ===
+
+impl<'a> RequestHead<'a> {
+    /// The path without the query.
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        match self.path_and_query.split_once('?') {
+            Some((path, _)) => path,
+            None => self.path_and_query,
+        }
+    }
+
+    /// The query without the `?`, if there is one.
+    #[must_use]
+    pub fn query(&self) -> Option<&'a str> {
+        self.path_and_query.split_once('?').map(|(_, query)| query)
+    }
+}
+
+// === impl RequestKind ===
+
+impl RequestKind {
+    /// Reads `content-type`: `application/grpc`, alone or followed by `+` or `;`.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        const GRPC: &[u8] = b"application/grpc";
+        let value = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        match value.and_then(|v| v.strip_prefix(GRPC)) {
+            Some([] | [b'+' | b';', ..]) => Self::Grpc,
+            Some(_) | None => Self::Http,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        let kind = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
+            RequestKind::of(&headers)
+        };
+        for grpc in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+            assert_eq!(kind(grpc), RequestKind::Grpc, "{grpc}");
+        }
+        for http in ["application/grpc-web", "application/json", "APPLICATION/JSON"] {
+            assert_eq!(kind(http), RequestKind::Http, "{http}");
+        }
+        assert_eq!(RequestKind::of(&HeaderMap::new()), RequestKind::Http);
+    }
+}

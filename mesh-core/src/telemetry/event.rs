@@ -1,0 +1,100 @@
+//! One event per request at its end: metrics, access log and anything else are sinks of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::endpoints::Address;
+use crate::config::telemetry::WorkloadLabels;
+use crate::outcome::{GrpcCode, ResponseFlags};
+use crate::request::RequestKind;
+
+/// A finished request. Borrowed: a sink copies what it keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestEvent<'a> {
+    /// Which side tells.
+    pub reporter: Reporter,
+    /// gRPC or other HTTP.
+    pub kind: RequestKind,
+    /// `:method`.
+    pub method: &'a str,
+    /// `:authority`.
+    pub authority: &'a str,
+    /// `:path` without the query. For logs and spans, never a metric label.
+    pub path: &'a str,
+    /// HTTP version of the request as text (`HTTP/1.1`, `HTTP/2`).
+    pub protocol: &'static str,
+    /// HTTP status; 0 if there was no response.
+    pub response_code: u16,
+    /// gRPC status; none for other HTTP.
+    pub grpc_status: Option<GrpcCode>,
+    /// Envoy's flags.
+    pub flags: ResponseFlags,
+    /// Envoy's `response_code_details`.
+    pub details: &'a str,
+    /// From the arrival of the request to the end of the response body.
+    pub duration: Duration,
+    /// Bytes of request headers and body.
+    pub request_bytes: u64,
+    /// Bytes of response headers, body and trailers.
+    pub response_bytes: u64,
+    /// Attempts made, at least 1 once one was made.
+    pub attempts: u32,
+    /// Name of the route; empty if it has none.
+    pub route: &'a str,
+    /// Name of the cluster; empty if none was chosen.
+    pub cluster: &'a str,
+    /// Service labels of the cluster, where the configuration has them.
+    pub service: Option<&'a Arc<crate::config::cluster::ServiceLabels>>,
+    /// The endpoint of the last attempt (client), none on a server.
+    pub upstream: Option<&'a Address>,
+    /// Labels of that endpoint's workload.
+    pub upstream_workload: Option<&'a Arc<WorkloadLabels>>,
+    /// Verified principal of the peer (`spiffe://…`).
+    pub peer_principal: Option<&'a str>,
+    /// Whether the connection was mutually authenticated.
+    pub mutual_tls: bool,
+    /// Trace id and span id of the request's span, where there is one.
+    pub trace: Option<TraceIds>,
+    /// Version of the snapshot that decided.
+    pub snapshot: u64,
+}
+
+/// Which side tells of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reporter {
+    /// The client (`reporter="source"`).
+    Source,
+    /// The server (`reporter="destination"`).
+    Destination,
+}
+
+/// W3C ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceIds {
+    /// Trace id.
+    pub trace: u128,
+    /// Span id.
+    pub span: u64,
+    /// The sampled flag.
+    pub sampled: bool,
+}
+
+/// Takes every finished request. Called on the request path: must be quick, must not block.
+pub trait EventSink: Send + Sync + fmt::Debug {
+    /// A request ended.
+    fn record(&self, event: &RequestEvent<'_>);
+}
+
+// === impl Reporter ===
+
+impl Reporter {
+    /// The label's value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
