@@ -1,0 +1,159 @@
+//! The task that moves one connection's bytes, and notices GOAWAY, a dead peer, and the end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use ::h2::{Ping, PingPong};
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep};
+use tracing::Instrument;
+
+use super::{Connection, KeepAlive};
+use crate::transport::io::Counted;
+
+/// How long a drained connection without streams may take to say goodbye to a peer that does not read (twice
+/// this at most: the timer looks at the streams when it fires).
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Runs until the connection has ended, however it ends; its drop tells the pool.
+pub(super) struct Driver {
+    h2: ::h2::client::Connection<Counted, Bytes>,
+    connection: Arc<Connection>,
+    keepalive: Option<Pinger>,
+    linger: Option<Pin<Box<Sleep>>>,
+    draining: bool,
+}
+
+/// Keepalive: `Resting` ──silent for `interval`──► `Awaiting` ──PONG──► `Resting`, or ──`timeout`──► dead.
+struct Pinger {
+    pings: PingPong,
+    config: KeepAlive,
+    timer: Pin<Box<Sleep>>,
+    awaiting: bool,
+    read: u64,
+}
+
+/// Starts the driver; the connection keeps the handle to abort it.
+pub(super) fn spawn(runtime: &Handle, driver: Driver) -> tokio::task::AbortHandle {
+    let span = tracing::debug_span!(parent: None, "mesh.h2_connection", id = driver.connection.id);
+    runtime.spawn(driver.instrument(span)).abort_handle()
+}
+
+// === impl Driver ===
+
+impl Driver {
+    pub(super) fn new(
+        mut h2: ::h2::client::Connection<Counted, Bytes>,
+        connection: Arc<Connection>,
+        keepalive: Option<KeepAlive>,
+    ) -> Self {
+        let keepalive = keepalive.and_then(|config| {
+            let pings = h2.ping_pong()?;
+            let timer = Box::pin(sleep(config.interval));
+            Some(Pinger { pings, config, timer, awaiting: false, read: 0 })
+        });
+        Self { h2, connection, keepalive, linger: None, draining: false }
+    }
+
+    /// Whether the connection takes no more requests; tells the pool once when it is the peer's doing.
+    fn look_for_goaway(&mut self, cx: &mut Context<'_>) {
+        let mut sender = self.connection.lock_sender();
+        let open = sender.as_mut().map(|open| matches!(open.poll_ready(cx), Poll::Ready(Ok(()))));
+        if open == Some(true) {
+            return;
+        }
+        self.draining = true;
+        if open.is_some() {
+            *sender = None;
+            drop(sender);
+            self.connection.events.draining(self.connection.id);
+        }
+    }
+
+    fn end(&self, reason: &str) {
+        let _ = self.connection.reason.set(reason.into());
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if let Poll::Ready(result) = Pin::new(&mut this.h2).poll(cx) {
+            match result {
+                Ok(()) => this.end("connection closed"),
+                Err(error) => this.end(&format!("connection failed: {error}")),
+            }
+            return Poll::Ready(());
+        }
+        if !this.draining {
+            this.look_for_goaway(cx);
+        }
+        let idle = this.connection.active.load(Ordering::Relaxed) == 0;
+        if let Some(pinger) = &mut this.keepalive
+            && pinger.poll(cx, this.connection.traffic.read(), idle).is_ready()
+        {
+            this.end("keepalive PING was not answered");
+            return Poll::Ready(());
+        }
+        if this.draining {
+            let linger = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+            while linger.as_mut().poll(cx).is_ready() {
+                // A drained connection without streams closes by itself, unless its peer does not read.
+                if this.connection.active.load(Ordering::Relaxed) == 0 {
+                    this.end("the peer did not let the connection close");
+                    return Poll::Ready(());
+                }
+                linger.as_mut().reset(Instant::now() + LINGER);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.end("connection aborted");
+        self.connection.lock_sender().take();
+        let reason = self.connection.reason.get().cloned();
+        self.connection.events.closed(self.connection.id, reason);
+    }
+}
+
+// === impl Pinger ===
+
+impl Pinger {
+    /// Ready when the peer is dead.
+    fn poll(&mut self, cx: &mut Context<'_>, read: u64, idle: bool) -> Poll<()> {
+        loop {
+            if self.awaiting && self.pings.poll_pong(cx).is_ready() {
+                self.awaiting = false;
+                self.rest(read);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if self.awaiting {
+                return Poll::Ready(());
+            }
+            if read != self.read || (idle && !self.config.while_idle) {
+                self.rest(read);
+            } else if self.pings.send_ping(Ping::opaque()).is_ok() {
+                self.awaiting = true;
+                self.timer.as_mut().reset(Instant::now() + self.config.timeout);
+            } else {
+                // The connection is closing; its own poll ends the driver.
+                self.rest(read);
+            }
+        }
+    }
+
+    fn rest(&mut self, read: u64) {
+        self.read = read;
+        self.timer.as_mut().reset(Instant::now() + self.config.interval);
+    }
+}

@@ -1,0 +1,55 @@
+//! The only place that opens or accepts sockets.
+//!
+//! Client side: [`connect`] opens a byte stream ([`tcp`], unix sockets, TLS on top), [`h2`] and [`h1`] speak HTTP
+//! over it, [`pool`] keeps one endpoint's connections. The facts about a failure are in [`error`].
+
+pub mod error;
+#[cfg(feature = "http1")]
+pub mod h1;
+#[cfg(feature = "http2")]
+pub mod h2;
+pub mod io;
+pub(crate) mod task;
+
+use std::sync::Arc;
+
+/// What the pool needs of a connection, whichever protocol it speaks. This is the seam behind which an HTTP
+/// client can be replaced.
+pub(crate) trait HttpConnection: Send + Sync {
+    /// The right to send one request.
+    type Slot;
+
+    /// Takes a slot, if the connection has room for one more request.
+    fn reserve(self: &Arc<Self>) -> Result<Self::Slot, Unavailable>;
+
+    /// Takes no more requests; ends when the calls in flight have ended.
+    fn drain(&self);
+
+    /// Ends now; calls in flight fail.
+    fn abort(&self);
+
+    /// Slots that are taken.
+    fn in_flight(&self) -> usize;
+}
+
+/// Why a connection has no slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unavailable {
+    /// It is at its limit; a slot comes free when a call ends.
+    Full,
+    /// It never takes a request again.
+    Closed,
+}
+
+/// What a connection tells its pool. Implementations return at once: they are called from drops and from the
+/// connection's task.
+pub(crate) trait ConnectionEvents: Send + Sync {
+    /// A slot came free.
+    fn slot_freed(&self);
+
+    /// The peer announced that it takes no more requests (GOAWAY).
+    fn draining(&self, id: u64);
+
+    /// The connection has ended.
+    fn closed(&self, id: u64, reason: Option<Arc<str>>);
+}
