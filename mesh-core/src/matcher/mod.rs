@@ -8,3 +8,5 @@ pub mod query;
 pub mod regex;
 pub mod san;
 pub mod string;
+#[cfg(test)]
+mod tests;

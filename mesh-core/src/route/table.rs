@@ -1,51 +1,82 @@
-//! The compiled route table.
+//! The compiled route table: an index over a route configuration, and the decision.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+
+use super::hosts::HostIndex;
+use super::paths::{PathIndex, PathKnown, RouteIx};
 use super::{ClusterIx, Decision, NoRoute, RouteEntry};
-use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfig};
-use crate::matcher::domain::DomainPattern;
+use crate::config::filter::FilterOverrides;
+use crate::config::route::{ClusterSpecifier, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost};
+use crate::config::units::PerMillion;
 use crate::request::{RequestHead, RequestKind};
-use crate::rng::Rng;
+use crate::rng::{Rng, Xoshiro};
 
 /// A route configuration, compiled for lookup.
 #[derive(Debug)]
 pub struct RouteTable {
     config: Arc<RouteConfig>,
     clusters: Vec<Arc<str>>,
-    entries: Vec<Vec<Arc<RouteEntry>>>,
+    index: HostIndex,
+    hosts: Vec<HostTable>,
+}
+
+/// The routes of one virtual host.
+#[derive(Debug)]
+struct HostTable {
+    paths: PathIndex,
+    routes: Vec<CompiledRoute>,
+}
+
+/// What a decision needs of a route once it has won.
+#[derive(Debug)]
+struct CompiledRoute {
+    entry: Arc<RouteEntry>,
+    target: Target,
+}
+
+/// The cluster of a route, by position.
+#[derive(Debug)]
+enum Target {
+    None,
+    Single(ClusterIx),
+    Weighted { choices: Vec<Choice>, total: u64 },
+}
+
+/// One weighted cluster: taken for draws below `until` that no earlier one takes.
+#[derive(Debug)]
+struct Choice {
+    until: u64,
+    cluster: ClusterIx,
+    overrides: Option<Arc<FilterOverrides>>,
+}
+
+/// The draws of one decision: one seed for all routes, so that the order in which candidates are tried is of no
+/// consequence, while the draws of two routes stay independent.
+pub(super) struct Draws<'r, R> {
+    rng: &'r mut R,
+    seed: Option<u64>,
+}
+
+/// Gives each cluster name its position, in the order of first mention.
+#[derive(Default)]
+struct Interner {
+    names: Vec<Arc<str>>,
+    positions: HashMap<Arc<str>, ClusterIx, FixedState>,
 }
 
 // === impl RouteTable ===
 
 impl RouteTable {
-    /// Compiles a configuration.
+    /// Compiles a configuration. Linear in its size.
     #[must_use]
     pub fn compile(config: Arc<RouteConfig>) -> Self {
-        let mut clusters: Vec<Arc<str>> = Vec::new();
-        let mut entries = Vec::new();
-        for host in &config.virtual_hosts {
-            let mut of_host = Vec::new();
-            for route in &host.routes {
-                if let RouteAction::Forward(forward) = &route.action {
-                    for name in forward.cluster.names() {
-                        if !clusters.contains(name) {
-                            clusters.push(name.clone());
-                        }
-                    }
-                }
-                let mut overrides = host.overrides.clone();
-                overrides.0.extend(route.overrides.0.clone());
-                of_host.push(Arc::new(RouteEntry {
-                    virtual_host: host.name.clone(),
-                    name: route.name.clone(),
-                    action: route.action.clone(),
-                    overrides: Arc::new(overrides),
-                }));
-            }
-            entries.push(of_host);
-        }
-        Self { config, clusters, entries }
+        let mut clusters = Interner::default();
+        let index = HostIndex::new(&config.virtual_hosts);
+        let hosts = config.virtual_hosts.iter().map(|host| HostTable::compile(host, &mut clusters)).collect();
+        Self { clusters: clusters.names, index, hosts, config }
     }
 
     /// The configuration it was compiled from.
@@ -65,54 +96,145 @@ impl RouteTable {
     /// # Errors
     /// When no virtual host or no route matches.
     pub fn decide(&self, head: &RequestHead<'_>, rng: &mut impl Rng) -> Result<Decision, NoRoute> {
-        let authority = head.authority.to_ascii_lowercase();
-        let rank = |d: &DomainPattern| match d {
-            DomainPattern::Exact(_) => (3, 0),
-            DomainPattern::Suffix(s) => (2, s.len()),
-            DomainPattern::Prefix(s) => (1, s.len()),
-            DomainPattern::Any => (0, 0),
+        let host = self.index.find(head.authority).ok_or(NoRoute::VirtualHost)? as usize;
+        let (Some(table), Some(config)) = (self.hosts.get(host), self.config.virtual_hosts.get(host)) else {
+            return Err(NoRoute::VirtualHost);
         };
-        let hosts = self.config.virtual_hosts.iter().enumerate();
-        let (_, host) = hosts
-            .flat_map(|(ix, host)| host.domains.iter().map(move |d| (d, ix)))
-            .filter(|(d, _)| d.is_match(&authority))
-            .max_by_key(|(d, _)| rank(d))
-            .ok_or(NoRoute::VirtualHost)?;
-        let routes = self.config.virtual_hosts.get(host).into_iter().flat_map(|h| &h.routes);
-        for (entry, route) in self.entries.get(host).into_iter().flatten().zip(routes) {
-            let m = &route.matches;
-            let matched = m.path.is_match(head.path())
-                && (!m.grpc || head.kind == RequestKind::Grpc)
-                && m.headers.iter().all(|h| h.is_match(head))
-                && m.query.iter().all(|q| q.is_match(head.query()))
-                && m.fraction.is_none_or(|f| f.hit(rng));
-            if matched {
-                return Ok(self.choose(entry, rng));
-            }
-        }
-        Err(NoRoute::Route)
+        let mut draws = Draws::new(rng);
+        let first = table.first_match(&config.routes, head, &mut draws).ok_or(NoRoute::Route)?;
+        let route = table.routes.get(first as usize).ok_or(NoRoute::Route)?;
+        Ok(route.decide(draws.rng))
+    }
+}
+
+// === impl HostTable ===
+
+impl HostTable {
+    fn compile(host: &VirtualHost, clusters: &mut Interner) -> Self {
+        let inherited = Arc::new(host.overrides.clone());
+        let routes = host.routes.iter().map(|route| CompiledRoute::new(host, route, &inherited, clusters));
+        Self { paths: PathIndex::new(&host.routes), routes: routes.collect() }
     }
 
-    fn choose(&self, entry: &Arc<RouteEntry>, rng: &mut impl Rng) -> Decision {
-        let position =
-            |name: &Arc<str>| self.clusters.iter().position(|c| c == name).map(|i| ClusterIx::new(i as u32));
-        let mut decision = Decision { route: entry.clone(), cluster: None, cluster_overrides: None };
-        if let RouteAction::Forward(forward) = &entry.action {
-            decision.cluster = match &forward.cluster {
-                ClusterSpecifier::Single(name) => position(name),
-                ClusterSpecifier::Weighted(clusters) => {
-                    let total: u64 = clusters.iter().map(|c| u64::from(c.weight.get())).sum();
-                    let mut draw = rng.below(total);
-                    let chosen = clusters.iter().find(|c| {
-                        let weight = u64::from(c.weight.get());
-                        let hit = draw < weight;
-                        draw = draw.saturating_sub(weight);
-                        hit
-                    });
-                    chosen.and_then(|c| position(&c.name))
+    /// The lowest position among the routes that match.
+    fn first_match<R: Rng>(
+        &self,
+        routes: &[Route],
+        head: &RequestHead<'_>,
+        draws: &mut Draws<'_, R>,
+    ) -> Option<RouteIx> {
+        let path = head.path();
+        let mut best = None;
+        self.paths.candidates(path, |candidates, known| {
+            for ix in candidates {
+                if best.is_some_and(|b| *ix >= b) {
+                    return;
                 }
-            };
+                let Some(route) = routes.get(*ix as usize) else { return };
+                let by_path = known == PathKnown::Matches || route.matches.path.is_match(path);
+                if by_path && rest_matches(&route.matches, head, *ix, draws) {
+                    best = Some(*ix);
+                    return;
+                }
+            }
+        });
+        best
+    }
+}
+
+/// Everything about a match but the path.
+pub(super) fn rest_matches<R: Rng>(
+    rule: &RouteMatch,
+    head: &RequestHead<'_>,
+    ix: RouteIx,
+    draws: &mut Draws<'_, R>,
+) -> bool {
+    (!rule.grpc || head.kind == RequestKind::Grpc)
+        && rule.headers.iter().all(|header| header.is_match(head))
+        && (rule.query.is_empty() || rule.query.iter().all(|query| query.is_match(head.query())))
+        && rule.fraction.is_none_or(|share| draws.hit(ix, share))
+}
+
+// === impl CompiledRoute ===
+
+impl CompiledRoute {
+    fn new(
+        host: &VirtualHost,
+        route: &Route,
+        inherited: &Arc<FilterOverrides>,
+        clusters: &mut Interner,
+    ) -> Self {
+        let overrides = if route.overrides.is_empty() {
+            inherited.clone()
+        } else {
+            let mut merged = host.overrides.clone();
+            merged.0.extend(route.overrides.0.iter().map(|(name, o)| (name.clone(), o.clone())));
+            Arc::new(merged)
+        };
+        let entry = RouteEntry {
+            virtual_host: host.name.clone(),
+            name: route.name.clone(),
+            action: route.action.clone(),
+            overrides,
+        };
+        Self { entry: Arc::new(entry), target: Target::new(&route.action, clusters) }
+    }
+
+    fn decide(&self, rng: &mut impl Rng) -> Decision {
+        let (cluster, cluster_overrides) = match &self.target {
+            Target::None => (None, None),
+            Target::Single(cluster) => (Some(*cluster), None),
+            Target::Weighted { choices, total } => {
+                let draw = rng.below(*total);
+                let chosen = choices.get(choices.partition_point(|choice| choice.until <= draw));
+                (chosen.map(|c| c.cluster), chosen.and_then(|c| c.overrides.clone()))
+            }
+        };
+        Decision { route: self.entry.clone(), cluster, cluster_overrides }
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    fn new(action: &RouteAction, clusters: &mut Interner) -> Self {
+        let RouteAction::Forward(forward) = action else { return Self::None };
+        match &forward.cluster {
+            ClusterSpecifier::Single(name) => Self::Single(clusters.position(name)),
+            ClusterSpecifier::Weighted(weighted) => {
+                let mut total = 0;
+                let choices = weighted.iter().map(|w| {
+                    total += u64::from(w.weight.get());
+                    let overrides = (!w.overrides.is_empty()).then(|| Arc::new(w.overrides.clone()));
+                    Choice { until: total, cluster: clusters.position(&w.name), overrides }
+                });
+                Self::Weighted { choices: choices.collect(), total }
+            }
         }
-        decision
+    }
+}
+
+// === impl Interner ===
+
+impl Interner {
+    fn position(&mut self, name: &Arc<str>) -> ClusterIx {
+        *self.positions.entry(name.clone()).or_insert_with(|| {
+            self.names.push(name.clone());
+            ClusterIx::new(self.names.len() as u32 - 1)
+        })
+    }
+}
+
+// === impl Draws ===
+
+impl<'r, R: Rng> Draws<'r, R> {
+    pub(super) fn new(rng: &'r mut R) -> Self {
+        Self { rng, seed: None }
+    }
+
+    /// The draw of one route.
+    fn hit(&mut self, ix: RouteIx, share: PerMillion) -> bool {
+        let seed = *self.seed.get_or_insert_with(|| self.rng.next_u64());
+        share.hit(&mut Xoshiro::seeded(seed.wrapping_add(ix.into())))
     }
 }
