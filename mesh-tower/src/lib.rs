@@ -1,4 +1,5 @@
 //! (to be written)
 
 pub mod body;
+pub mod tls;
 pub mod transport;

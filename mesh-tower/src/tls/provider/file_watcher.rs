@@ -1,0 +1,212 @@
+//! The `file_watcher` provider of gRFC A29: certificate, key and roots in files that somebody else renews.
+//!
+//! The files are read again at each `refresh_interval` (default 600 s; each second at most while something has
+//! never been loaded). Certificate and key are a pair: it replaces the old pair only when both were read, belong
+//! together, and did not change while they were read. A failed reload keeps what was loaded before and is logged
+//! once, until the failure changes or ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::crypto::CryptoProvider;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep_until};
+
+use super::{CertificateProvider, Identity, NoMaterial, Roots};
+use crate::tls::TlsError;
+use crate::transport::task::Task;
+
+/// How often something that was never loaded is tried.
+const FIRST_LOAD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Which files to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileWatcherConfig {
+    /// PEM chain and PEM key. None: this provider has no certificate.
+    pub identity: Option<IdentityFiles>,
+    /// PEM roots. None: this provider has no roots.
+    pub ca_certificate_file: Option<PathBuf>,
+    /// How often the files are read. Default [`FileWatcherConfig::REFRESH_INTERVAL`].
+    pub refresh_interval: Duration,
+}
+
+/// The two files of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// PEM chain, leaf first.
+    pub certificate_file: PathBuf,
+    /// PEM key of the leaf.
+    pub private_key_file: PathBuf,
+}
+
+/// The provider. Its task ends with it.
+#[derive(Debug)]
+pub struct FileWatcher {
+    files: Arc<Files>,
+    _task: Task,
+}
+
+#[derive(Debug)]
+struct Files {
+    config: FileWatcherConfig,
+    crypto: Arc<CryptoProvider>,
+    identity: Loaded<Identity>,
+    roots: Loaded<Roots>,
+}
+
+/// One thing that is loaded from files.
+#[derive(Debug)]
+struct Loaded<T> {
+    value: ArcSwapOption<T>,
+    /// Why the last reload failed.
+    error: ArcSwap<Option<Arc<str>>>,
+}
+
+/// What was read last, to see that nothing changed. Keys are in here: no `Debug`.
+#[derive(Default)]
+struct Seen {
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+    roots: Option<Vec<u8>>,
+}
+
+// === impl FileWatcherConfig ===
+
+impl FileWatcherConfig {
+    /// Default of `refresh_interval`.
+    pub const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
+}
+
+// === impl FileWatcher ===
+
+impl FileWatcher {
+    /// Reads the files once, so that the first handshake finds them, and watches them on `runtime`.
+    pub fn start(config: FileWatcherConfig, crypto: Arc<CryptoProvider>, runtime: &Handle) -> Arc<Self> {
+        let files = Arc::new(Files { config, crypto, identity: Loaded::new(), roots: Loaded::new() });
+        let mut seen = Seen::default();
+        files.refresh(&mut seen);
+        let span = tracing::info_span!(parent: None, "mesh.file_watcher");
+        let task = Task::spawn(runtime, span, watch(files.clone(), seen));
+        Arc::new(Self { files, _task: task })
+    }
+}
+
+impl CertificateProvider for FileWatcher {
+    fn identity(&self, _certificate: &str) -> Result<Arc<Identity>, NoMaterial> {
+        match self.files.config.identity {
+            Some(_) => self.files.identity.get(),
+            None => Err(NoMaterial::new("it has no certificate_file")),
+        }
+    }
+
+    fn roots(&self, _certificate: &str) -> Result<Arc<Roots>, NoMaterial> {
+        match self.files.config.ca_certificate_file {
+            Some(_) => self.files.roots.get(),
+            None => Err(NoMaterial::new("it has no ca_certificate_file")),
+        }
+    }
+}
+
+async fn watch(files: Arc<Files>, mut seen: Seen) {
+    loop {
+        sleep_until(Instant::now() + files.next_interval()).await;
+        let files = files.clone();
+        // Small files, but a disk may hang: never on a thread that serves requests.
+        let read = tokio::task::spawn_blocking(move || {
+            files.refresh(&mut seen);
+            seen
+        });
+        match read.await {
+            Ok(kept) => seen = kept,
+            Err(_) => return,
+        }
+    }
+}
+
+// === impl Files ===
+
+impl Files {
+    fn next_interval(&self) -> Duration {
+        let waiting = (self.config.identity.is_some() && self.identity.value.load().is_none())
+            || (self.config.ca_certificate_file.is_some() && self.roots.value.load().is_none());
+        if waiting { self.config.refresh_interval.min(FIRST_LOAD_INTERVAL) } else { self.config.refresh_interval }
+    }
+
+    fn refresh(&self, seen: &mut Seen) {
+        if let Some(files) = &self.config.identity {
+            self.identity.update("certificate", self.read_identity(files, &mut seen.identity));
+        }
+        if let Some(path) = &self.config.ca_certificate_file {
+            self.roots.update("roots", read_roots(path, &mut seen.roots));
+        }
+    }
+
+    fn read_identity(
+        &self,
+        files: &IdentityFiles,
+        seen: &mut Option<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<Option<Identity>, TlsError> {
+        let read_pair = || Ok((read(&files.certificate_file)?, read(&files.private_key_file)?));
+        let pair = read_pair()?;
+        if seen.as_ref() == Some(&pair) {
+            return Ok(None);
+        }
+        if read_pair()? != pair {
+            return Err(TlsError::InvalidMaterial("the files changed while they were read".into()));
+        }
+        let identity = Identity::from_pem(&pair.0, &pair.1, &self.crypto)?;
+        *seen = Some(pair);
+        Ok(Some(identity))
+    }
+}
+
+fn read_roots(path: &Path, seen: &mut Option<Vec<u8>>) -> Result<Option<Roots>, TlsError> {
+    let pem = read(path)?;
+    if seen.as_ref() == Some(&pem) {
+        return Ok(None);
+    }
+    let roots = Roots::from_pem(&pem)?;
+    *seen = Some(pem);
+    Ok(Some(roots))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|e| TlsError::InvalidMaterial(format!("{}: {e}", path.display()).into()))
+}
+
+// === impl Loaded ===
+
+impl<T> Loaded<T> {
+    fn new() -> Self {
+        Self { value: ArcSwapOption::empty(), error: ArcSwap::new(Arc::new(None)) }
+    }
+
+    fn get(&self) -> Result<Arc<T>, NoMaterial> {
+        self.value.load_full().ok_or_else(|| {
+            let error = self.error.load();
+            NoMaterial::new(error.as_ref().clone().unwrap_or_else(|| "not loaded yet".into()))
+        })
+    }
+
+    /// `Ok(None)` means unchanged.
+    fn update(&self, what: &str, read: Result<Option<T>, TlsError>) {
+        match read {
+            Ok(changed) => {
+                self.error.store(Arc::new(None));
+                if let Some(value) = changed {
+                    self.value.store(Some(Arc::new(value)));
+                    tracing::info!("{what} loaded");
+                }
+            }
+            Err(error) => {
+                let text: Arc<str> = error.to_string().into();
+                if self.error.load().as_deref() != Some(&*text) {
+                    let kept = self.value.load().is_some();
+                    tracing::warn!(error = %text, kept_previous = kept, "{what} cannot be loaded");
+                    self.error.store(Arc::new(Some(text)));
+                }
+            }
+        }
+    }
+}
