@@ -1,1 +1,13 @@
-//! (to be written)
+//! Whether an attempt that ended is followed by another, and when.
+//!
+//! References: gRFC A6 and A44 for gRPC, Envoy's `x-envoy-retry-on` conditions for other HTTP; the kind of the request
+//! decides. Our own refusals (drop, breaker, RBAC, no endpoint that may be used) are never retried.
+
+pub mod backoff;
+pub mod budget;
+pub mod classify;
+pub mod policy;
+
+pub use backoff::BackOff;
+pub use classify::Untouched;
+pub use policy::{Ended, Retries, Stop, Verdict};

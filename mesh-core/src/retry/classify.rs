@@ -1,0 +1,94 @@
+//! Which ends of an attempt are worth another one.
+
+use http::{HeaderMap, Method, StatusCode};
+
+use super::policy::Ended;
+use crate::config::retry::{RetryOn, RetryPolicy};
+use crate::matcher::header::{HeaderMatcher, MatchedHeader};
+use crate::outcome::{Failure, GrpcCode, Outcome};
+use crate::request::{RequestHead, RequestKind};
+
+/// Proof that the peer's application never saw the request: repeating it changes nothing, whatever it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Untouched {
+    /// The whole request was handed back: nothing of it was written.
+    NeverSent,
+    /// The peer said so: REFUSED_STREAM, or GOAWAY below our stream.
+    ByPeer,
+}
+
+/// The gRPC status of an attempt that failed before it was committed; none if it is committed or has succeeded.
+#[must_use]
+pub fn grpc_code(outcome: Outcome) -> Option<GrpcCode> {
+    match outcome {
+        Outcome::Response { grpc: Some(GrpcCode::OK), .. } | Outcome::Cancelled => None,
+        Outcome::Response { grpc: Some(code), .. } => Some(code),
+        // Response headers without a status commit a call (gRFC A6), unless they are no gRPC response at all.
+        Outcome::Response { http: StatusCode::OK, grpc: None } => None,
+        Outcome::Response { http, grpc: None } => Some(GrpcCode::of_http(http)),
+        Outcome::Failed(Failure::Deadline) => Some(GrpcCode::DEADLINE_EXCEEDED),
+        Outcome::Failed(_) => Some(GrpcCode::UNAVAILABLE),
+    }
+}
+
+/// Whether a policy counts this end among those that it retries.
+pub(super) fn retriable(policy: &RetryPolicy, ended: &Ended<'_>) -> bool {
+    match (ended.kind, ended.outcome) {
+        (_, Outcome::Cancelled | Outcome::Failed(Failure::Local | Failure::Deadline)) => false,
+        (RequestKind::Grpc, outcome) => {
+            grpc_code(outcome).is_some_and(|code| policy.on.intersects(grpc_condition(code)))
+        }
+        (RequestKind::Http, Outcome::Response { http, .. }) => http_response(policy, http, ended.headers),
+        (RequestKind::Http, Outcome::Failed(failure)) => {
+            policy.on.intersects(http_conditions(failure, ended.untouched))
+        }
+    }
+}
+
+fn grpc_condition(code: GrpcCode) -> RetryOn {
+    match code {
+        GrpcCode::CANCELLED => RetryOn::CANCELLED,
+        GrpcCode::DEADLINE_EXCEEDED => RetryOn::DEADLINE_EXCEEDED,
+        GrpcCode::INTERNAL => RetryOn::INTERNAL,
+        GrpcCode::RESOURCE_EXHAUSTED => RetryOn::RESOURCE_EXHAUSTED,
+        GrpcCode::UNAVAILABLE => RetryOn::UNAVAILABLE,
+        _ => RetryOn::NONE,
+    }
+}
+
+fn http_response(policy: &RetryPolicy, status: StatusCode, headers: Option<&HeaderMap>) -> bool {
+    let on = policy.on;
+    let code = status.as_u16();
+    (on.intersects(RetryOn::SERVER_ERROR) && status.is_server_error())
+        || (on.intersects(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&code))
+        || (on.intersects(RetryOn::RETRIABLE_4XX) && status == StatusCode::CONFLICT)
+        || (on.intersects(RetryOn::RETRIABLE_STATUS_CODES) && policy.retriable_status_codes.contains(&status))
+        || (on.intersects(RetryOn::RETRIABLE_HEADERS)
+            && headers.is_some_and(|h| policy.retriable_headers.iter().any(|m| has(m, h))))
+}
+
+/// The conditions that an attempt without a response fulfils.
+fn http_conditions(failure: Failure, untouched: Option<Untouched>) -> RetryOn {
+    let reset = RetryOn::SERVER_ERROR.union(RetryOn::GATEWAY_ERROR).union(RetryOn::RESET);
+    match (failure, untouched) {
+        (Failure::Connect, _) => reset.union(RetryOn::CONNECT_FAILURE).union(RetryOn::RESET_BEFORE_REQUEST),
+        (Failure::Refused, Some(Untouched::NeverSent)) => reset.union(RetryOn::RESET_BEFORE_REQUEST),
+        (Failure::Refused, _) => reset.union(RetryOn::REFUSED_STREAM),
+        (Failure::Reset | Failure::PerTryTimeout, _) => reset,
+        (Failure::Deadline | Failure::Local, _) => RetryOn::NONE,
+    }
+}
+
+/// Whether the headers of a response satisfy a rule. A response has no method, path or authority to match.
+fn has(matcher: &HeaderMatcher, headers: &HeaderMap) -> bool {
+    let MatchedHeader::Name(_) = matcher.name else { return false };
+    let head = RequestHead {
+        method: &Method::GET,
+        scheme: "",
+        authority: "",
+        path_and_query: "",
+        headers,
+        kind: RequestKind::Http,
+    };
+    matcher.is_match(&head)
+}
