@@ -88,11 +88,14 @@ impl Permits {
     /// # Errors
     /// When as many retries are in flight.
     pub fn retry(self: &Arc<Self>, limits: &BreakerConfig) -> Result<Permit, Overloaded> {
-        let limit = limits.retry_budget.as_ref().map_or(limits.max_retries.get(), |budget| {
-            // Envoy's base: requests in flight and those that wait.
-            let active = self.used(PermitKind::Request).saturating_add(self.used(PermitKind::Pending));
-            budget::allowed(budget, active)
-        });
+        let limit = match &limits.retry_budget {
+            Some(budget) => {
+                // Envoy's base: requests in flight and those that wait.
+                let active = self.used(PermitKind::Request).saturating_add(self.used(PermitKind::Pending));
+                budget::allowed(budget, active)
+            }
+            None => limits.max_retries.get(),
+        };
         self.take(PermitKind::Retry, limit)
     }
 
