@@ -1,1 +1,15 @@
-//! (to be written)
+//! xDS for the mesh: the bytes of a control plane become validated, immutable snapshots.
+//!
+//! ```text
+//! ADS bytes ─► ads (sans-IO): version, nonce, ACK/NACK, timers
+//!           ─► resource: proto → mesh_core::config, or Invalid (protobuf ends here)
+//!           ─► store: last good value and last error per name ─► graph: what is reachable, what to subscribe
+//!           ─► assemble: one complete Snapshot per target ─► SnapshotCell
+//! ```
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`bootstrap`] | which control plane to ask, as whom (gRFC A27) |
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
+pub mod bootstrap;
