@@ -146,51 +146,41 @@ impl From<Reason> for Rejection {
 
 // === impl Reason ===
 
-/// One row of the table of reasons.
-struct Row {
-    origin: Origin,
-    http: u16,
-    grpc: GrpcCode,
-    flags: ResponseFlags,
-    details: &'static str,
-    message: &'static str,
-}
-
 impl Reason {
     /// Whose fault.
     #[must_use]
     pub fn origin(self) -> Origin {
-        self.row().origin
+        self.row().1
     }
 
     /// The status that a caller of plain HTTP sees.
     #[must_use]
     pub fn http_status(self) -> StatusCode {
-        StatusCode::from_u16(self.row().http).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+        StatusCode::from_u16(self.row().2).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
     }
 
     /// The status that a gRPC caller sees.
     #[must_use]
     pub fn grpc_code(self) -> GrpcCode {
-        self.row().grpc
+        self.row().3
     }
 
     /// Envoy's flag.
     #[must_use]
     pub fn flags(self) -> ResponseFlags {
-        self.row().flags
+        self.row().4
     }
 
     /// Envoy's `response_code_details`.
     #[must_use]
     pub fn details(self) -> &'static str {
-        self.row().details
+        self.row().5
     }
 
     /// What happened, in words.
     #[must_use]
     pub fn message(self) -> &'static str {
-        self.row().message
+        self.row().6
     }
 
     /// What the retry policy makes of it; none where no attempt was made or the caller is gone.
@@ -206,154 +196,93 @@ impl Reason {
         }
     }
 
-    fn row(self) -> Row {
-        use Origin::{Downstream, Local, Upstream};
-        type F = ResponseFlags;
-        type G = GrpcCode;
-        let row =
-            |origin, http, grpc, flags, details, message| Row { origin, http, grpc, flags, details, message };
-        match self {
-            Self::NoRoute => {
-                row(Local, 404, G::UNAVAILABLE, F::NO_ROUTE_FOUND, "route_not_found", "no route")
-            }
-            Self::NoCluster => {
-                row(Local, 503, G::UNAVAILABLE, F::NO_CLUSTER_FOUND, "cluster_not_found", "no such cluster")
-            }
-            Self::NoConfiguration => {
-                row(Local, 503, G::UNAVAILABLE, F::NO_ROUTE_FOUND, "no_configuration", "no configuration")
-            }
-            Self::TooManyWaiting => row(
-                Local,
-                503,
-                G::UNAVAILABLE,
-                F::OVERLOAD_MANAGER,
-                "too_many_waiting",
-                "too many callers wait for the first configuration",
-            ),
-            Self::NoHealthyUpstream => row(
-                Local,
-                503,
-                G::UNAVAILABLE,
-                F::NO_HEALTHY_UPSTREAM,
-                "no_healthy_upstream",
-                "no healthy upstream",
-            ),
-            Self::Overflow => {
-                row(Local, 503, G::UNAVAILABLE, F::UPSTREAM_OVERFLOW, "overflow", "circuit breaker open")
-            }
-            Self::Dropped => row(
-                Local,
-                503,
-                G::UNAVAILABLE,
-                F::DROP_OVERLOAD,
-                "drop_overload",
-                "dropped by the control plane",
-            ),
-            Self::ConnectFailed => row(
-                Upstream,
-                503,
-                G::UNAVAILABLE,
-                F::UPSTREAM_CONNECTION_FAILURE,
-                "upstream_reset_before_response_started{connection_failure}",
-                "no connection to the upstream",
-            ),
-            Self::UpstreamRefused => row(
-                Upstream,
-                503,
-                G::UNAVAILABLE,
-                F::UPSTREAM_REMOTE_RESET,
-                "upstream_reset_before_response_started{remote_refused_stream_reset}",
-                "the upstream refused the stream",
-            ),
-            Self::UpstreamReset => row(
-                Upstream,
-                503,
-                G::UNAVAILABLE,
-                F::UPSTREAM_CONNECTION_TERMINATION,
-                "upstream_reset_before_response_started{connection_termination}",
-                "the upstream ended the stream",
-            ),
-            Self::UpstreamProtocol => row(
-                Upstream,
-                502,
-                G::UNAVAILABLE,
-                F::UPSTREAM_PROTOCOL_ERROR,
-                "upstream_reset_before_response_started{protocol_error}",
-                "the upstream broke the protocol",
-            ),
-            Self::PerTryTimeout => row(
-                Upstream,
-                504,
-                G::UNAVAILABLE,
-                F::UPSTREAM_REQUEST_TIMEOUT,
-                "upstream_per_try_timeout",
-                "the attempt timed out",
-            ),
-            Self::DeadlineExceeded => row(
-                Upstream,
-                504,
-                G::DEADLINE_EXCEEDED,
-                F::UPSTREAM_REQUEST_TIMEOUT,
-                "upstream_response_timeout",
-                "deadline exceeded",
-            ),
-            Self::MaxStreamDuration => row(
-                Upstream,
-                504,
-                G::DEADLINE_EXCEEDED,
-                F::UPSTREAM_MAX_STREAM_DURATION_REACHED,
-                "upstream_max_stream_duration_reached",
-                "maximum stream duration reached",
-            ),
-            Self::Denied => row(
-                Downstream,
-                403,
-                G::PERMISSION_DENIED,
-                F::UNAUTHORIZED,
-                "rbac_access_denied",
-                "denied by policy",
-            ),
-            Self::Unauthenticated => row(
-                Downstream,
-                403,
-                G::PERMISSION_DENIED,
-                F::UNAUTHORIZED,
-                "peer_not_identified",
-                "the peer of the connection is not known",
-            ),
-            Self::ServerOverload => {
-                row(Local, 503, G::UNAVAILABLE, F::OVERLOAD_MANAGER, "overload", "the server is at its limit")
-            }
-            Self::UnsupportedAction => row(
-                Local,
-                503,
-                G::UNAVAILABLE,
-                F::NO_ROUTE_FOUND,
-                "route_action_unsupported",
-                "the route's action is not for this side",
-            ),
-            Self::RequestBody => row(
-                Downstream,
-                503,
-                G::CANCELLED,
-                F::DOWNSTREAM_CONNECTION_TERMINATION,
-                "request_body_failed",
-                "the request body failed",
-            ),
-            Self::Cancelled => row(
-                Downstream,
-                499,
-                G::CANCELLED,
-                F::DOWNSTREAM_CONNECTION_TERMINATION,
-                "downstream_remote_disconnect",
-                "the caller went away",
-            ),
-            Self::ShutDown => {
-                row(Local, 503, G::UNAVAILABLE, F::OVERLOAD_MANAGER, "shutting_down", "shutting down")
-            }
-            Self::BadRequest => {
-                row(Downstream, 400, G::INTERNAL, F::NONE, "bad_request", "malformed request")
-            }
+    fn row(self) -> &'static Row {
+        // A test holds the table to the order of the variants.
+        &ROWS[self as usize]
+    }
+}
+
+/// One row of the table of reasons: origin, HTTP status, gRPC code, flag, Envoy's `response_code_details`, words.
+type Row = (Reason, Origin, u16, GrpcCode, ResponseFlags, &'static str, &'static str);
+
+type R = Reason;
+type G = GrpcCode;
+type F = ResponseFlags;
+
+/// Everything that follows from a reason, in the order of its variants.
+#[rustfmt::skip]
+static ROWS: [Row; 22] = [
+    (R::NoRoute, Origin::Local, 404, G::UNAVAILABLE, F::NO_ROUTE_FOUND, "route_not_found", "no route"),
+    (R::NoCluster, Origin::Local, 503, G::UNAVAILABLE, F::NO_CLUSTER_FOUND, "cluster_not_found", "no such cluster"),
+    (R::NoConfiguration, Origin::Local, 503, G::UNAVAILABLE, F::NO_ROUTE_FOUND, "no_configuration", "no configuration"),
+    (R::TooManyWaiting, Origin::Local, 503, G::UNAVAILABLE, F::OVERLOAD_MANAGER, "too_many_waiting", "too many callers wait for the first configuration"),
+    (R::NoHealthyUpstream, Origin::Local, 503, G::UNAVAILABLE, F::NO_HEALTHY_UPSTREAM, "no_healthy_upstream", "no healthy upstream"),
+    (R::Overflow, Origin::Local, 503, G::UNAVAILABLE, F::UPSTREAM_OVERFLOW, "overflow", "circuit breaker open"),
+    (R::Dropped, Origin::Local, 503, G::UNAVAILABLE, F::DROP_OVERLOAD, "drop_overload", "dropped by the control plane"),
+    (R::ConnectFailed, Origin::Upstream, 503, G::UNAVAILABLE, F::UPSTREAM_CONNECTION_FAILURE, "upstream_reset_before_response_started{connection_failure}", "no connection to the upstream"),
+    (R::UpstreamRefused, Origin::Upstream, 503, G::UNAVAILABLE, F::UPSTREAM_REMOTE_RESET, "upstream_reset_before_response_started{remote_refused_stream_reset}", "the upstream refused the stream"),
+    (R::UpstreamReset, Origin::Upstream, 503, G::UNAVAILABLE, F::UPSTREAM_CONNECTION_TERMINATION, "upstream_reset_before_response_started{connection_termination}", "the upstream ended the stream"),
+    (R::UpstreamProtocol, Origin::Upstream, 502, G::UNAVAILABLE, F::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_before_response_started{protocol_error}", "the upstream broke the protocol"),
+    (R::PerTryTimeout, Origin::Upstream, 504, G::UNAVAILABLE, F::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout", "the attempt timed out"),
+    (R::DeadlineExceeded, Origin::Upstream, 504, G::DEADLINE_EXCEEDED, F::UPSTREAM_REQUEST_TIMEOUT, "upstream_response_timeout", "deadline exceeded"),
+    (R::MaxStreamDuration, Origin::Upstream, 504, G::DEADLINE_EXCEEDED, F::UPSTREAM_MAX_STREAM_DURATION_REACHED, "upstream_max_stream_duration_reached", "maximum stream duration reached"),
+    (R::Denied, Origin::Downstream, 403, G::PERMISSION_DENIED, F::UNAUTHORIZED, "rbac_access_denied", "denied by policy"),
+    (R::Unauthenticated, Origin::Downstream, 403, G::PERMISSION_DENIED, F::UNAUTHORIZED, "peer_not_identified", "the peer of the connection is not known"),
+    (R::ServerOverload, Origin::Local, 503, G::UNAVAILABLE, F::OVERLOAD_MANAGER, "overload", "the server is at its limit"),
+    (R::UnsupportedAction, Origin::Local, 503, G::UNAVAILABLE, F::NO_ROUTE_FOUND, "route_action_unsupported", "the route's action is not for this side"),
+    (R::RequestBody, Origin::Downstream, 503, G::CANCELLED, F::DOWNSTREAM_CONNECTION_TERMINATION, "request_body_failed", "the request body failed"),
+    (R::Cancelled, Origin::Downstream, 499, G::CANCELLED, F::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect", "the caller went away"),
+    (R::ShutDown, Origin::Local, 503, G::UNAVAILABLE, F::OVERLOAD_MANAGER, "shutting_down", "shutting down"),
+    (R::BadRequest, Origin::Downstream, 400, G::INTERNAL, F::NONE, "bad_request", "malformed request"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_finds_its_own_row() {
+        for (position, row) in ROWS.iter().enumerate() {
+            assert_eq!(row.0 as usize, position, "{:?}", row.0);
+            assert!(std::ptr::eq(row.0.row(), row));
+        }
+        assert_eq!(ROWS.len(), Reason::BadRequest as usize + 1, "BadRequest is the last variant");
+    }
+
+    #[test]
+    fn every_reason_can_be_told_from_every_other() {
+        let details: HashSet<&str> = ROWS.iter().map(|row| row.0.details()).collect();
+        let messages: HashSet<&str> = ROWS.iter().map(|row| row.0.message()).collect();
+        assert_eq!((details.len(), messages.len()), (ROWS.len(), ROWS.len()));
+    }
+
+    #[test]
+    fn every_reason_is_an_error_for_both_kinds_of_caller_and_has_a_flag() {
+        for &(reason, _, http, code, flags, ..) in &ROWS {
+            assert_eq!(reason.http_status().as_u16(), http);
+            assert!(reason.http_status().is_client_error() || reason.http_status().is_server_error());
+            assert_ne!(code, GrpcCode::OK, "{reason:?}");
+            // Envoy marks a malformed request by its details alone.
+            assert_eq!(flags.is_empty(), reason == Reason::BadRequest, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_rejection_says_what_happened_and_adds_flags_to_its_reasons() {
+        let rejection = Rejection::new(Reason::ConnectFailed)
+            .with_detail("10.0.0.1:80: refused")
+            .with_flags(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        assert!(rejection.to_string().ends_with(": 10.0.0.1:80: refused"));
+        assert_eq!(rejection.flags().to_string(), "UF,URX");
+        assert_eq!(rejection.origin(), Origin::Upstream);
+    }
+
+    #[test]
+    fn only_what_an_upstream_did_is_shown_to_the_retry_policy() {
+        for &(reason, origin, ..) in &ROWS {
+            assert_eq!(reason.failure() == Failure::Local, origin != Origin::Upstream, "{reason:?}");
         }
     }
 }

@@ -26,3 +26,5 @@ pub mod rng;
 pub mod route;
 pub mod snapshot;
 pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

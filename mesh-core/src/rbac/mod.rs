@@ -1,4 +1,14 @@
-//! Role-based access control (gRFC A41, `envoy.config.rbac.v3.RBAC`).
+//! Role-based access control (gRFC A41, `envoy.config.rbac.v3.RBAC`): the rules, and [`check`] which decides by them.
+//!
+//! An `RBAC` message without `rules` allows everything; here that is [`RbacAction::Deny`] without policies.
+//! [`RbacAction::Allow`] without policies allows nothing.
+
+mod engine;
+mod permission;
+mod principal;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -6,6 +16,8 @@ use ipnet::IpNet;
 
 use crate::matcher::header::HeaderMatcher;
 use crate::matcher::string::StringMatcher;
+
+pub use engine::{Decision, check};
 
 /// Policies and what a match of one means.
 #[derive(Debug, Clone, PartialEq)]
