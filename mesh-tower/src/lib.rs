@@ -1,5 +1,26 @@
-//! (to be written)
+//! The service mesh that is a library: HTTP and gRPC calls get discovery, routing, load balancing, mTLS, policy,
+//! resilience and telemetry in the process that makes and serves them. No sidecar, no proxy, no agent.
+//!
+//! # Table of contents
+//! * **Start here**: `Mesh` owns everything; `Mesh::channel` calls, `Mesh::serve` serves
+//! * **Calling** ([`client`]): `MeshChannel`, one Tower service for tonic, hyper and axum; `client/stack.rs` is the
+//!   order of its layers
+//! * **Serving** ([`server`]): connections we own, or a listener and a layer for tonic's and axum's own servers
+//! * **Under both**: [`transport`] (sockets, HTTP), [`tls`], [`body`], [`runtime`] (what changes while requests flow),
+//!   [`telemetry`], [`drain`], [`glue`] (tonic, axum, xDS)
 
 pub mod body;
+pub mod client;
+pub mod drain;
+pub mod error;
+pub mod glue;
+pub mod local_reply;
+pub mod runtime;
+pub mod server;
+pub mod tasks;
+pub mod telemetry;
 pub mod tls;
 pub mod transport;
+
+pub use body::Body;
+pub use error::Error;

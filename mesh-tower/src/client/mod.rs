@@ -1,0 +1,1 @@
+//! The client side: the channel and the layers of its stack, one per directory.
