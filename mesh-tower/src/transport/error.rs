@@ -84,6 +84,10 @@ pub enum ConnectFailure {
     Tls,
     /// The peer does not speak the configured protocol.
     Protocol,
+    /// No attempt was made: the cluster is at its limit of connections, or too many requests wait.
+    Limit,
+    /// The endpoint was removed while the request waited.
+    Closed,
 }
 
 // === impl SendError ===

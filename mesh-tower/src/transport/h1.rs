@@ -196,7 +196,7 @@ struct Ended(Arc<Connection>);
 impl Drop for Ended {
     fn drop(&mut self) {
         *self.0.lock() = State::Closed;
-        self.0.events.closed(self.0.id, None);
+        self.0.events.clone().closed(self.0.id, None);
     }
 }
 

@@ -3,13 +3,17 @@
 //! Client side: [`connect`] opens a byte stream ([`tcp`], unix sockets, TLS on top), [`h2`] and [`h1`] speak HTTP
 //! over it, [`pool`] keeps one endpoint's connections. The facts about a failure are in [`error`].
 
+mod client;
+pub mod connect;
 pub mod error;
 #[cfg(feature = "http1")]
 pub mod h1;
 #[cfg(feature = "http2")]
 pub mod h2;
 pub mod io;
+pub mod pool;
 pub(crate) mod task;
+pub mod tcp;
 
 use std::sync::Arc;
 
@@ -48,8 +52,8 @@ pub(crate) trait ConnectionEvents: Send + Sync {
     fn slot_freed(&self);
 
     /// The peer announced that it takes no more requests (GOAWAY).
-    fn draining(&self, id: u64);
+    fn draining(self: Arc<Self>, id: u64);
 
     /// The connection has ended.
-    fn closed(&self, id: u64, reason: Option<Arc<str>>);
+    fn closed(self: Arc<Self>, id: u64, reason: Option<Arc<str>>);
 }

@@ -27,6 +27,8 @@ pub(super) struct Driver {
     keepalive: Option<Pinger>,
     linger: Option<Pin<Box<Sleep>>>,
     draining: bool,
+    /// The peer's stream limit when it was looked at last.
+    limit: usize,
 }
 
 /// Keepalive: `Resting` ──silent for `interval`──► `Awaiting` ──PONG──► `Resting`, or ──`timeout`──► dead.
@@ -57,21 +59,28 @@ impl Driver {
             let timer = Box::pin(sleep(config.interval));
             Some(Pinger { pings, config, timer, awaiting: false, read: 0 })
         });
-        Self { h2, connection, keepalive, linger: None, draining: false }
+        Self { h2, connection, keepalive, linger: None, draining: false, limit: 0 }
     }
 
-    /// Whether the connection takes no more requests; tells the pool once when it is the peer's doing.
-    fn look_for_goaway(&mut self, cx: &mut Context<'_>) {
+    /// Notices that the connection takes no more requests, and a limit that was raised. Tells the pool when it is
+    /// the peer's doing.
+    fn look_at_peer(&mut self, cx: &mut Context<'_>) {
         let mut sender = self.connection.lock_sender();
-        let open = sender.as_mut().map(|open| matches!(open.poll_ready(cx), Poll::Ready(Ok(()))));
-        if open == Some(true) {
+        let Some(open) = sender.as_mut() else {
+            self.draining = true;
             return;
-        }
-        self.draining = true;
-        if open.is_some() {
+        };
+        if let Poll::Ready(Err(_)) = open.poll_ready(cx) {
+            self.draining = true;
             *sender = None;
             drop(sender);
-            self.connection.events.draining(self.connection.id);
+            self.connection.events.clone().draining(self.connection.id);
+            return;
+        }
+        let limit = open.current_max_send_streams();
+        drop(sender);
+        if std::mem::replace(&mut self.limit, limit) < limit {
+            self.connection.events.slot_freed();
         }
     }
 
@@ -93,9 +102,9 @@ impl Future for Driver {
             return Poll::Ready(());
         }
         if !this.draining {
-            this.look_for_goaway(cx);
+            this.look_at_peer(cx);
         }
-        let idle = this.connection.active.load(Ordering::Relaxed) == 0;
+        let idle = this.connection.active.load(Ordering::SeqCst) == 0;
         if let Some(pinger) = &mut this.keepalive
             && pinger.poll(cx, this.connection.traffic.read(), idle).is_ready()
         {
@@ -106,7 +115,7 @@ impl Future for Driver {
             let linger = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
             while linger.as_mut().poll(cx).is_ready() {
                 // A drained connection without streams closes by itself, unless its peer does not read.
-                if this.connection.active.load(Ordering::Relaxed) == 0 {
+                if this.connection.active.load(Ordering::SeqCst) == 0 {
                     this.end("the peer did not let the connection close");
                     return Poll::Ready(());
                 }
@@ -122,7 +131,7 @@ impl Drop for Driver {
         self.end("connection aborted");
         self.connection.lock_sender().take();
         let reason = self.connection.reason.get().cloned();
-        self.connection.events.closed(self.connection.id, reason);
+        self.connection.events.clone().closed(self.connection.id, reason);
     }
 }
 

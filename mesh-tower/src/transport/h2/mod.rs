@@ -185,10 +185,10 @@ impl Connection {
         if let Poll::Ready(Err(_)) = open.poll_ready(cx) {
             *sender = None;
             drop(sender);
-            self.events.draining(self.id);
+            self.events.clone().draining(self.id);
             return Err(FailureKind::Closed);
         }
-        if self.active.load(Ordering::Relaxed) > self.limit(open) {
+        if self.active.load(Ordering::SeqCst) > self.limit(open) {
             return Err(FailureKind::StreamLimit);
         }
         Ok(())
@@ -201,7 +201,7 @@ impl Connection {
             return Err(SendError::new(FailureKind::Closed, Progress::NotSent));
         };
         let result = open.send_request(request, end);
-        if self.active.load(Ordering::Relaxed) >= self.limit(open) {
+        if self.active.load(Ordering::SeqCst) >= self.limit(open) {
             // At its limit, `h2` keeps a handle of the newest stream inside the sender. That handle would keep
             // the stream from being reset when its caller drops it; a clone has none.
             *open = open.clone();
@@ -247,10 +247,10 @@ impl HttpConnection for Connection {
     fn reserve(self: &Arc<Self>) -> Result<Slot, Unavailable> {
         let sender = self.lock_sender();
         let Some(open) = sender.as_ref() else { return Err(Unavailable::Closed) };
-        if self.active.load(Ordering::Relaxed) >= self.limit(open) {
+        if self.active.load(Ordering::SeqCst) >= self.limit(open) {
             return Err(Unavailable::Full);
         }
-        self.active.fetch_add(1, Ordering::Relaxed);
+        self.active.fetch_add(1, Ordering::SeqCst);
         Ok(Slot { connection: self.clone() })
     }
 
@@ -268,7 +268,7 @@ impl HttpConnection for Connection {
     }
 
     fn in_flight(&self) -> usize {
-        self.active.load(Ordering::Relaxed)
+        self.active.load(Ordering::SeqCst)
     }
 }
 
@@ -293,7 +293,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.connection.active.fetch_sub(1, Ordering::Relaxed);
+        self.connection.active.fetch_sub(1, Ordering::SeqCst);
         self.connection.events.slot_freed();
     }
 }
