@@ -1,1 +1,101 @@
-fn main() {}
+//! Macro benchmarks of the mesh beside its peers, in one run and with one command:
+//! `cargo run --release -p mesh-bench -- [--quick] [--check] [--json FILE] [--profiles DIR]`.
+//!
+//! The binary executes itself for every child role. Instructions come from callgrind and allocations from a counting
+//! allocator, both exact; times are shown as ratios of neighbours in one run, pinned to one core.
+
+mod alloc;
+mod certs;
+mod child;
+mod control_plane;
+mod echo;
+mod icount;
+mod mark;
+mod peers;
+mod report;
+mod resources;
+mod role;
+mod rows;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::peers::Site;
+use crate::report::Report;
+use crate::rows::{Context, ratio, unary};
+
+/// Failures end the run with their text.
+type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+const USAGE: &str = "usage: mesh-bench [--quick] [--check] [--json FILE] [--profiles DIR]
+  --quick         fewer samples, about a minute
+  --check         exit with failure when a bound is missed
+  --json FILE     write everything that was measured
+  --profiles DIR  leave the callgrind files of the measured phases for callgrind_annotate";
+
+#[derive(Debug, Default)]
+struct Options {
+    quick: bool,
+    check: bool,
+    json: Option<PathBuf>,
+    profiles: Option<PathBuf>,
+}
+
+impl Options {
+    fn parse(args: &[String]) -> Result<Self> {
+        let mut options = Self::default();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut path = || args.next().map(PathBuf::from).ok_or(USAGE);
+            match arg.as_str() {
+                "--quick" => options.quick = true,
+                "--check" => options.check = true,
+                "--json" => options.json = Some(path()?),
+                "--profiles" => options.profiles = Some(path()?),
+                other => return Err(format!("unknown argument `{other}`\n{USAGE}").into()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("mesh-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Child roles come first; everything else is the driver.
+fn dispatch(args: &[String]) -> Result<bool> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["server", kind, certs, marks] => {
+            let marks = marks.split_terminator(',').map(str::parse);
+            let marks = marks.collect::<Result<_, _>>()?;
+            role::server(kind.parse()?, Path::new(certs), marks)?;
+        }
+        ["client", kind, server, certs, xds] => {
+            let site = Site { server: server.parse()?, certs: PathBuf::from(certs), xds: xds.parse()? };
+            role::client(kind.parse()?, &site)?;
+        }
+        ["control-plane", server] => control_plane::serve(server.parse()?)?,
+        _ => return drive(&args.iter().map(ToString::to_string).collect::<Vec<_>>()),
+    }
+    Ok(true)
+}
+
+fn drive(args: &[String]) -> Result<bool> {
+    let options = Options::parse(args)?;
+    let cx = Context::new(options.quick, options.profiles)?;
+    let mut report = Report::new(options.quick)?;
+    unary::measure(&cx, &mut report)?;
+    ratio::measure(&cx, &mut report)?;
+    let holds = report.finish(options.json.as_deref())?;
+    Ok(holds || !options.check)
+}
