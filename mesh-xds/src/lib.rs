@@ -10,6 +10,8 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`bootstrap`] | which control plane to ask, as whom (gRFC A27) |
+//! | [`ads`] | the ADS protocol as a sans-IO machine |
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
+pub mod ads;
 pub mod bootstrap;

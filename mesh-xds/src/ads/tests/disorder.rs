@@ -1,0 +1,162 @@
+//! Any order of events: no panic, and what must hold at every step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Event {
+    Watch(Kind, usize),
+    Unwatch(Kind, usize),
+    Connect,
+    Disconnect,
+    Respond(Kind, Vec<(usize, bool)>),
+    Transmit,
+    Wait(u64),
+}
+
+const NAMES: [&str; 4] = ["a", "b", "c", ""];
+
+fn event() -> impl Strategy<Value = Event> {
+    let kind = || prop::sample::select(Kind::ALL.to_vec());
+    prop_oneof![
+        4 => (kind(), 0..3usize).prop_map(|(kind, name)| Event::Watch(kind, name)),
+        2 => (kind(), 0..3usize).prop_map(|(kind, name)| Event::Unwatch(kind, name)),
+        2 => Just(Event::Connect),
+        1 => Just(Event::Disconnect),
+        6 => (kind(), prop::collection::vec((0..4usize, any::<bool>()), 0..4))
+            .prop_map(|(kind, resources)| Event::Respond(kind, resources)),
+        6 => Just(Event::Transmit),
+        2 => (0..20_000u64).prop_map(Event::Wait),
+    ]
+}
+
+/// What the test knows by itself.
+#[derive(Default)]
+struct Model {
+    watched: BTreeMap<Kind, BTreeSet<&'static str>>,
+    /// Names of the last request of each type on this stream.
+    sent: BTreeMap<Kind, Vec<String>>,
+    cached: BTreeSet<(Kind, String)>,
+    up: bool,
+    first: bool,
+    /// Nonces that the stream has brought and the last one of each type.
+    nonce: BTreeMap<Kind, String>,
+    accepted: BTreeMap<Kind, String>,
+}
+
+impl Model {
+    fn check_request(&mut self, request: &Request) -> Result<(), TestCaseError> {
+        prop_assert!(self.up, "sent without a stream");
+        prop_assert_eq!(request.first, std::mem::take(&mut self.first));
+        let sent: Vec<String> = request.names.iter().map(ToString::to_string).collect();
+        if !self.sent.contains_key(&request.kind) {
+            prop_assert!(!sent.is_empty(), "an empty list first");
+        }
+        let nonce = self.nonce.get(&request.kind).map_or("", String::as_str);
+        prop_assert_eq!(&*request.nonce, nonce, "not the latest nonce");
+        let version = self.accepted.get(&request.kind).map_or("", String::as_str);
+        prop_assert_eq!(&*request.version, version, "not the last accepted version");
+        self.sent.insert(request.kind, sent);
+        Ok(())
+    }
+
+    fn check_update(&mut self, update: Update<&'static str>) -> Result<(), TestCaseError> {
+        match update {
+            Update::Changed { kind, name, .. } => _ = self.cached.insert((kind, name.to_string())),
+            Update::Deleted { kind, name } => {
+                prop_assert!(kind.is_full_state(), "{kind} deleted by absence");
+                prop_assert!(self.cached.contains(&(kind, name.to_string())), "deleted what never came");
+            }
+            Update::Absent { kind, name } => {
+                prop_assert!(!self.cached.contains(&(kind, name.to_string())), "absent though cached");
+            }
+            Update::Refused { .. } | Update::Unreachable => {}
+        }
+        Ok(())
+    }
+
+    /// After everything was sent, the server knows exactly what is watched.
+    fn check_settled(&self) -> Result<(), TestCaseError> {
+        for (kind, names) in &self.watched {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            let sent = self.sent.get(kind).cloned().unwrap_or_default();
+            if self.up {
+                prop_assert_eq!(sent, names, "{} not told", kind);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn step(script: &mut Script, model: &mut Model, position: usize, event: Event) -> Result<(), TestCaseError> {
+    match event {
+        Event::Watch(kind, name) => {
+            script.ads.watch(kind, NAMES[name]);
+            model.watched.entry(kind).or_default().insert(NAMES[name]);
+        }
+        Event::Unwatch(kind, name) => {
+            script.ads.unwatch(kind, NAMES[name]);
+            model.watched.entry(kind).or_default().remove(NAMES[name]);
+            model.cached.remove(&(kind, NAMES[name].to_owned()));
+        }
+        Event::Connect => {
+            script.connect();
+            (model.up, model.first) = (true, true);
+            model.sent.clear();
+            model.nonce.clear();
+        }
+        Event::Disconnect => {
+            script.disconnect();
+            model.up = false;
+            prop_assert_eq!(script.ads.poll_timeout(), None);
+        }
+        Event::Respond(kind, resources) => {
+            let (version, nonce) = (format!("v{position}"), format!("n{position}"));
+            let named: Vec<(&str, Verdict)> = resources
+                .iter()
+                .map(|(name, ok)| (NAMES[*name], if *ok { Ok("value") } else { Err("bad") }))
+                .collect();
+            let unique: BTreeSet<_> = named.iter().map(|(name, _)| name).collect();
+            let valid = named.iter().all(|(name, verdict)| !name.is_empty() && verdict.is_ok());
+            script.respond(kind, &version, &nonce, &named);
+            if model.up {
+                model.nonce.insert(kind, nonce);
+                if valid && unique.len() == named.len() {
+                    model.accepted.insert(kind, version);
+                }
+            }
+        }
+        Event::Transmit => {
+            let requests = script.requests();
+            prop_assert!(requests.len() <= 2 * Kind::ALL.len(), "more than one turn needs");
+            for request in &requests {
+                model.check_request(request)?;
+            }
+            prop_assert!(!script.ads.wants_transmit(script.now));
+            model.check_settled()?;
+        }
+        Event::Wait(millis) => script.advance(Duration::from_millis(millis)),
+    }
+    for update in script.updates() {
+        model.check_update(update)?;
+    }
+    if let Some(at) = script.ads.poll_timeout() {
+        prop_assert!(at + Duration::from_secs(60) > script.now, "a timer that nobody serves");
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn every_order_of_events_keeps_the_protocol(events in prop::collection::vec(event(), 0..60)) {
+        let mut script = Script::new();
+        let mut model = Model::default();
+        for (position, event) in events.into_iter().enumerate() {
+            step(&mut script, &mut model, position, event)?;
+        }
+    }
+}

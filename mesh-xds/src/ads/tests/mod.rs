@@ -1,0 +1,100 @@
+//! The protocol, by a hand-moved clock.
+
+mod answers;
+mod deletion;
+mod disorder;
+mod names;
+mod streams;
+mod timers;
+
+use super::*;
+
+/// A machine with its clock, and what it has said so far.
+struct Script {
+    ads: Ads<&'static str>,
+    now: Instant,
+}
+
+impl Script {
+    fn new() -> Self {
+        Self { ads: Ads::new(ABSENT_AFTER), now: Instant::now_for_tests() }
+    }
+
+    /// Connected, and asked for `names` already.
+    fn watching(kind: Kind, names: &[&str]) -> Self {
+        let mut script = Self::new();
+        for name in names {
+            script.ads.watch(kind, name);
+        }
+        script.connect();
+        script.requests();
+        script
+    }
+
+    fn connect(&mut self) {
+        self.ads.handle_connected(self.now);
+    }
+
+    fn disconnect(&mut self) {
+        self.ads.handle_disconnected(self.now);
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now += by;
+        self.ads.handle_timeout(self.now);
+    }
+
+    fn respond(&mut self, kind: Kind, version: &str, nonce: &str, resources: &[(&str, Verdict)]) {
+        let resources = resources
+            .iter()
+            .map(|(name, verdict)| Received {
+                name: (!name.is_empty()).then(|| Name::from(*name)),
+                verdict: verdict.map_err(Arc::from),
+            })
+            .collect();
+        let response =
+            Response { kind, version: version.into(), nonce: nonce.into(), resources, removed: Vec::new() };
+        self.ads.handle_response(self.now, response);
+    }
+
+    fn requests(&mut self) -> Vec<Request> {
+        std::iter::from_fn(|| self.ads.poll_transmit(self.now)).collect()
+    }
+
+    /// The only request that is due.
+    fn request(&mut self) -> Request {
+        let mut all = self.requests();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    }
+
+    fn updates(&mut self) -> Vec<Update<&'static str>> {
+        std::iter::from_fn(|| self.ads.poll_update()).collect()
+    }
+}
+
+type Verdict = Result<&'static str, &'static str>;
+
+/// The clock's beginning: any instant will do, all others are computed from it.
+trait ClockStart {
+    fn now_for_tests() -> Self;
+}
+
+impl ClockStart for Instant {
+    fn now_for_tests() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the origin of a clock that is moved by hand")]
+        Self::now()
+    }
+}
+
+fn names(request: &Request) -> Vec<&str> {
+    request.names.iter().map(|name| &**name).collect()
+}
+
+fn changed(kind: Kind, name: &str, version: &str, value: &'static str) -> Update<&'static str> {
+    Update::Changed { kind, name: name.into(), version: version.into(), value }
+}
+
+fn refused(kind: Kind, name: &str, version: &str, reason: &str) -> Update<&'static str> {
+    Update::Refused { kind, name: name.into(), version: version.into(), reason: reason.into() }
+}
