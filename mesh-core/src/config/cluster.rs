@@ -117,7 +117,7 @@ pub struct KeepaliveConfig {
 }
 
 /// `com.google.csm.telemetry_labels` and Istio's cluster metadata.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServiceLabels {
     /// Host name of the service (`destination_service`).
     pub host: Arc<str>,

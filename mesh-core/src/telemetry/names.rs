@@ -2,12 +2,21 @@
 
 /// Requests, by outcome.
 pub const REQUESTS_TOTAL: &str = "istio_requests_total";
+/// Help text of [`REQUESTS_TOTAL`].
+pub const REQUESTS_TOTAL_HELP: &str = "Requests, by how they ended.";
 /// Duration of requests.
 pub const REQUEST_DURATION: &str = "istio_request_duration_milliseconds";
+/// Help text of [`REQUEST_DURATION`].
+pub const REQUEST_DURATION_HELP: &str =
+    "Time from the arrival of a request to the end of its response, in milliseconds.";
 /// Size of requests.
 pub const REQUEST_BYTES: &str = "istio_request_bytes";
+/// Help text of [`REQUEST_BYTES`].
+pub const REQUEST_BYTES_HELP: &str = "Size of requests, headers and body, in bytes.";
 /// Size of responses.
 pub const RESPONSE_BYTES: &str = "istio_response_bytes";
+/// Help text of [`RESPONSE_BYTES`].
+pub const RESPONSE_BYTES_HELP: &str = "Size of responses, headers and body, in bytes.";
 
 /// Upper bounds of every histogram above (Envoy's, milliseconds and bytes alike).
 pub const BUCKETS: [f64; 19] = [
@@ -31,3 +40,31 @@ pub const BUCKETS: [f64; 19] = [
     1_800_000.0,
     3_600_000.0,
 ];
+
+/// Names of span attributes: OpenTelemetry's where it has one, else Envoy's, else ours under `mesh.`.
+pub mod attribute {
+    /// HTTP method.
+    pub const METHOD: &str = "http.request.method";
+    /// Path without the query.
+    pub const PATH: &str = "url.path";
+    /// HTTP status; 0 without a response.
+    pub const STATUS: &str = "http.response.status_code";
+    /// `grpc` for gRPC requests.
+    pub const RPC_SYSTEM: &str = "rpc.system";
+    /// gRPC status code.
+    pub const GRPC_STATUS: &str = "rpc.grpc.status_code";
+    /// Attempts before this one (gRFC A72).
+    pub const PREVIOUS_ATTEMPTS: &str = "previous-rpc-attempts";
+    /// Envoy's response flags.
+    pub const RESPONSE_FLAGS: &str = "response_flags";
+    /// Envoy's response code details.
+    pub const DETAILS: &str = "response_code_details";
+    /// Cluster that the route chose.
+    pub const UPSTREAM_CLUSTER: &str = "upstream_cluster.name";
+    /// Address of the peer.
+    pub const PEER_ADDRESS: &str = "peer.address";
+    /// Verified principal of the peer.
+    pub const PEER_PRINCIPAL: &str = "mesh.peer.principal";
+    /// Version of the snapshot that decided.
+    pub const SNAPSHOT: &str = "mesh.snapshot.version";
+}

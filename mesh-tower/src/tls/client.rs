@@ -61,8 +61,7 @@ impl ClientTls {
 
     /// Whether two connections secured by these contexts may serve the same request.
     pub fn is_same(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other)
-            || (Arc::ptr_eq(&self.runtime, &other.runtime) && self.value == other.value)
+        std::ptr::eq(self, other) || (Arc::ptr_eq(&self.runtime, &other.runtime) && self.value == other.value)
     }
 
     /// Performs the handshake.
@@ -123,7 +122,9 @@ impl ClientTls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match identity {
-            Some(identity) => builder.with_client_cert_resolver(Arc::new(OneIdentity(identity.certified_key()))),
+            Some(identity) => {
+                builder.with_client_cert_resolver(Arc::new(OneIdentity(identity.certified_key())))
+            }
             None => builder.with_no_client_auth(),
         };
         config.enable_sni = self.value.sni.is_some();

@@ -31,7 +31,9 @@ use self::server::ServerTls;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TlsError {
     /// The build has no such crypto backend.
-    #[error("mesh-tower was built without the crypto backend {0}; enable the cargo feature `aws-lc-rs` or `ring`")]
+    #[error(
+        "mesh-tower was built without the crypto backend {0}; enable the cargo feature `aws-lc-rs` or `ring`"
+    )]
     NoCrypto(&'static str),
     /// The configuration names a provider instance that the bootstrap does not have.
     #[error("there is no certificate provider {0:?}; add it to `certificate_providers` of the bootstrap")]

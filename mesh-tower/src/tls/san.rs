@@ -104,7 +104,8 @@ fn subject_text(subject: &X509Name<'_>) -> String {
                 .iter()
                 .map(|attribute| {
                     let oid = attribute.attr_type();
-                    let name = oid2abbrev(oid, oid_registry()).map_or_else(|_| oid.to_id_string(), str::to_owned);
+                    let name =
+                        oid2abbrev(oid, oid_registry()).map_or_else(|_| oid.to_id_string(), str::to_owned);
                     format!("{name}={}", escape(attribute.as_str().unwrap_or_default()))
                 })
                 .collect();

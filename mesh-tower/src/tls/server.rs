@@ -91,7 +91,8 @@ impl ServerTls {
     }
 
     fn build(&self, identity: &Identity, roots: Option<&Roots>) -> Result<ServerConfig, TlsError> {
-        let DownstreamTls { identity: _, client_roots: _, require_client_certificate, client_sans } = &*self.value;
+        let DownstreamTls { identity: _, client_roots: _, require_client_certificate, client_sans } =
+            &*self.value;
         let crypto = self.runtime.crypto().clone();
         let builder = ServerConfig::builder_with_provider(crypto.clone())
             .with_safe_default_protocol_versions()

@@ -9,7 +9,9 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::TlsError;
@@ -52,7 +54,13 @@ impl ServerCertVerifier for ServerVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.crypto.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, self.roots.store(), intermediates, now, algorithms)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            self.roots.store(),
+            intermediates,
+            now,
+            algorithms,
+        )?;
         check_sans(std::slice::from_ref(end_entity), &self.sans).map_err(mismatch)?;
         Ok(ServerCertVerified::assertion())
     }

@@ -352,7 +352,10 @@ fn classify(error: hyper::Error, reused_and_silent: bool, written: bool) -> Send
 // === impl RecvBody ===
 
 impl RecvBody {
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         match frame {
             Some(Ok(frame)) => {

@@ -12,7 +12,11 @@ pub(crate) struct Task(JoinHandle<()>);
 
 impl Task {
     /// Spawns `future` on `runtime`, inside `span`: a task is never anonymous.
-    pub(crate) fn spawn(runtime: &Handle, span: Span, future: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub(crate) fn spawn(
+        runtime: &Handle,
+        span: Span,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
         Self(runtime.spawn(future.instrument(span)))
     }
 }

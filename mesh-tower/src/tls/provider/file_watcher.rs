@@ -130,7 +130,11 @@ impl Files {
     fn next_interval(&self) -> Duration {
         let waiting = (self.config.identity.is_some() && self.identity.value.load().is_none())
             || (self.config.ca_certificate_file.is_some() && self.roots.value.load().is_none());
-        if waiting { self.config.refresh_interval.min(FIRST_LOAD_INTERVAL) } else { self.config.refresh_interval }
+        if waiting {
+            self.config.refresh_interval.min(FIRST_LOAD_INTERVAL)
+        } else {
+            self.config.refresh_interval
+        }
     }
 
     fn refresh(&self, seen: &mut Seen) {

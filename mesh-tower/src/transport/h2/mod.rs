@@ -195,7 +195,11 @@ impl Connection {
     }
 
     /// Opens a stream for the holder of a slot.
-    fn open(&self, request: Request<()>, end: bool) -> Result<(ResponseFuture, SendStream<Bytes>), SendError> {
+    fn open(
+        &self,
+        request: Request<()>,
+        end: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), SendError> {
         let mut sender = self.lock_sender();
         let Some(open) = sender.as_mut() else {
             return Err(SendError::new(FailureKind::Closed, Progress::NotSent));
@@ -208,7 +212,8 @@ impl Connection {
         }
         drop(sender);
         result.map_err(|e| {
-            let kind = if e.is_go_away() || e.is_io() { FailureKind::Closed } else { FailureKind::InvalidRequest };
+            let kind =
+                if e.is_go_away() || e.is_io() { FailureKind::Closed } else { FailureKind::InvalidRequest };
             SendError::new(kind, Progress::NotSent).with_source(e)
         })
     }

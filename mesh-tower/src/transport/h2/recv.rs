@@ -31,7 +31,10 @@ impl RecvBody {
         Self { recv, guard, state: State::Data }
     }
 
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.state == State::Data {
             match ready!(self.recv.poll_data(cx)) {
                 Some(Ok(data)) => {

@@ -120,7 +120,9 @@ impl Upload {
                     return Poll::Ready(Uploaded::PeerStopped);
                 }
             } else {
-                return Poll::Ready(self.send_last(stream).map_or(Uploaded::PeerStopped, |()| Uploaded::Done));
+                return Poll::Ready(
+                    self.send_last(stream).map_or(Uploaded::PeerStopped, |()| Uploaded::Done),
+                );
             }
         }
         cx.waker().wake_by_ref();
