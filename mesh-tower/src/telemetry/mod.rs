@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-//! Being written.
-=======
 //! What is told of every request: metrics, access log, spans. Sinks of one [`RequestEvent`], nothing on the way.
 //!
 //! * [`metrics`]: Istio's standard metrics with Istio's labels, as Prometheus text
@@ -61,4 +58,3 @@ impl Telemetry {
         }
     }
 }
->>>>>>> 3a374ff (telemetry: metrics, access log, trace context, spans through OpenTelemetry)
