@@ -11,7 +11,11 @@
 //! |---|---|
 //! | [`bootstrap`] | which control plane to ask, as whom (gRFC A27) |
 //! | [`ads`] | the ADS protocol as a sans-IO machine |
+//! | [`resource`] | resource bytes → validated values, or the path of the field that is wrong |
+//! | [`invalid`] | what is wrong, and where |
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 pub mod ads;
 pub mod bootstrap;
+pub mod invalid;
+pub mod resource;

@@ -1,0 +1,303 @@
+//! `Cluster` (gRFC A27, A32, A37, A42, A48, A52, A105; grpc-xds.md §2.11, §2.15).
+//!
+//! Deviations: `lb_policy` is not looked at where `load_balancing_policy` overrides it; a policy that is not implemented
+//! is refused rather than replaced; `use_downstream_protocol_config` means the version that ALPN chooses, since there is
+//! no downstream connection whose version could be copied.
+#![expect(deprecated, reason = "deprecated fields must be decided as well")]
+
+mod http;
+mod lb;
+mod limits;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig,
+};
+use envoy_types::pb::envoy::config::core::v3::Metadata;
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint};
+use envoy_types::pb::google::protobuf::{Value, value::Kind};
+use mesh_core::config::cluster::{ClusterConfig, Discovery, ServiceLabels};
+use mesh_core::config::endpoints::Address;
+use mesh_core::config::units::Percent;
+
+use super::common::{Host, ads_source, duration, host, percent};
+use super::{Rules, endpoints, tls};
+use crate::invalid::{Invalid, Place, Reason, fields};
+
+pub(super) type Proto = Cluster;
+
+/// A cluster.
+#[expect(clippy::too_many_lines, reason = "one list of the fields of one message, each with its decision")]
+pub(super) fn validate(pb: Cluster, rules: &Rules, at: &Place<'_>) -> Result<ClusterConfig, Invalid> {
+    let Cluster {
+        transport_socket_matches,
+        transport_socket_matcher,
+        name,
+        alt_stat_name: _,
+        stats_matcher: _,
+        eds_cluster_config,
+        connect_timeout,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        lb_policy,
+        load_assignment,
+        health_checks,
+        max_requests_per_connection,
+        circuit_breakers,
+        upstream_http_protocol_options,
+        common_http_protocol_options,
+        http_protocol_options: _, // HTTP/1.1, which is the default
+        http2_protocol_options,
+        typed_extension_protocol_options,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        wait_for_warm_on_init: _, // a snapshot is complete or not published
+        outlier_detection,
+        cleanup_interval: _, // of `ORIGINAL_DST`
+        upstream_bind_config,
+        lb_subset_config,
+        common_lb_config,
+        transport_socket,
+        metadata,
+        protocol_selection: _, // replaced by `http_protocol_options` of `typed_extension_protocol_options`
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        filters,
+        load_balancing_policy,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        track_timeout_budgets: _,
+        upstream_config,
+        track_cluster_stats: _,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+        cluster_discovery_type,
+        lb_config,
+    } = pb;
+    at.refuse_if(fields![transport_socket_matches, transport_socket_matcher, filters, upstream_config])?;
+    at.unapplied_if(fields![
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        health_checks,
+        max_requests_per_connection,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        outlier_detection,
+        upstream_bind_config,
+        lb_subset_config,
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+    ]);
+    let name: Arc<str> = Arc::from(name);
+    let discovery = discovery(cluster_discovery_type, eds_cluster_config, load_assignment, &name, at)?;
+    let lb = match load_balancing_policy {
+        Some(pb) => lb::policy(pb, 0, &at.at("load_balancing_policy"))?,
+        None => lb::by_enum(lb_policy, lb_config, at)?,
+    };
+    let common_lb = common_lb(common_lb_config, &at.at("common_lb_config"))?;
+    let by_fields = http::Fields {
+        upstream: upstream_http_protocol_options,
+        common: common_http_protocol_options,
+        http2: http2_protocol_options,
+    };
+    let http = http::options(by_fields, typed_extension_protocol_options, at)?;
+    Ok(ClusterConfig {
+        name,
+        discovery,
+        lb: lb.policy,
+        locality_weighted: lb.locality_weighted || common_lb.locality_weighted,
+        panic_threshold: common_lb.panic_threshold,
+        limits: limits::breakers(circuit_breakers, &at.at("circuit_breakers"))?,
+        tls: tls::upstream(transport_socket, rules, &at.at("transport_socket"))?,
+        protocol: http.protocol,
+        connect_timeout: connect_timeout_of(connect_timeout, &at.at("connect_timeout"))?,
+        keepalive: http.keepalive,
+        telemetry: metadata.as_ref().and_then(service_labels).map(Arc::new),
+    })
+}
+
+/// The text of a `google.protobuf.Value`, if it is one.
+pub(super) fn string_value(pb: &Value) -> Option<&str> {
+    match &pb.kind {
+        Some(Kind::StringValue(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn connect_timeout_of(
+    pb: Option<envoy_types::pb::google::protobuf::Duration>,
+    at: &Place<'_>,
+) -> Result<Duration, Invalid> {
+    match pb.map(|pb| duration(pb, at)).transpose()? {
+        None => Ok(ClusterConfig::CONNECT_TIMEOUT),
+        Some(Duration::ZERO) => at.fail(Reason::Rule("must be more than 0")),
+        Some(given) => Ok(given),
+    }
+}
+
+fn discovery(
+    kind: Option<ClusterDiscoveryType>,
+    eds: Option<EdsClusterConfig>,
+    inline: Option<ClusterLoadAssignment>,
+    name: &Arc<str>,
+    at: &Place<'_>,
+) -> Result<Discovery, Invalid> {
+    let type_at = at.at("type");
+    let kind = match kind {
+        // protobuf's default of the enumeration
+        None => DiscoveryType::Static,
+        Some(ClusterDiscoveryType::Type(value)) => {
+            type_at.check(DiscoveryType::try_from(value).map_err(|_| Reason::UnknownEnum(value)))?
+        }
+        Some(ClusterDiscoveryType::ClusterType(custom)) => {
+            return at.at("cluster_type").fail(Reason::UnsupportedExtension(custom.name));
+        }
+    };
+    let inline_at = at.at("load_assignment");
+    match kind {
+        DiscoveryType::Eds => {
+            let at = at.at("eds_cluster_config");
+            let EdsClusterConfig { eds_config, service_name } = at.required(eds)?;
+            ads_source(eds_config, &at.at("eds_config"))?;
+            let service = if service_name.is_empty() { name.clone() } else { Arc::from(service_name) };
+            Ok(Discovery::Eds { service })
+        }
+        DiscoveryType::Static => {
+            let mut pb = inline_at.required(inline)?;
+            if pb.cluster_name.is_empty() {
+                pb.cluster_name = name.to_string();
+            }
+            let endpoints = endpoints::assignment(pb, endpoints::Origin::Inline, &inline_at)?;
+            Ok(Discovery::Static(Arc::new(endpoints)))
+        }
+        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => dns(inline_at.required(inline)?, &inline_at),
+        DiscoveryType::OriginalDst => type_at.fail(Reason::UnsupportedValue("ORIGINAL_DST".to_owned())),
+    }
+}
+
+/// Exactly one locality with exactly one endpoint (gRFC A37).
+fn dns(pb: ClusterLoadAssignment, at: &Place<'_>) -> Result<Discovery, Invalid> {
+    let ClusterLoadAssignment { cluster_name: _, endpoints, named_endpoints, policy } = pb;
+    at.unapplied_if(fields![named_endpoints, policy]);
+    let at = at.at("endpoints");
+    let one = Reason::Rule("a DNS cluster has exactly one locality with one endpoint");
+    let locality = match <[_; 1]>::try_from(endpoints) {
+        Ok([locality]) => locality,
+        Err(_) => return at.fail(one),
+    };
+    let at = at.index(0);
+    let at = at.at("lb_endpoints");
+    let endpoint = match <[_; 1]>::try_from(locality.lb_endpoints) {
+        Ok([endpoint]) => endpoint,
+        Err(_) => return at.fail(one),
+    };
+    let at = at.index(0);
+    let at = at.at("endpoint");
+    let Some(HostIdentifier::Endpoint(Endpoint { address, .. })) = endpoint.host_identifier else {
+        return at.fail(Reason::Missing);
+    };
+    let at = at.at("address");
+    match host(at.required(address)?, &at)? {
+        Host::Name { host, port } => Ok(Discovery::Dns { host: Arc::from(host), port }),
+        // An address resolves to itself.
+        Host::Address(Address::Socket(addr)) => {
+            Ok(Discovery::Dns { host: Arc::from(addr.ip().to_string()), port: addr.port() })
+        }
+        Host::Address(Address::Unix(_)) => at.at("pipe").fail(Reason::Unsupported),
+    }
+}
+
+/// What `common_lb_config` decides.
+#[derive(Default)]
+struct CommonLb {
+    panic_threshold: Option<Percent>,
+    locality_weighted: bool,
+}
+
+fn common_lb(pb: Option<CommonLbConfig>, at: &Place<'_>) -> Result<CommonLb, Invalid> {
+    let Some(pb) = pb else { return Ok(CommonLb::default()) };
+    let CommonLbConfig {
+        healthy_panic_threshold,
+        update_merge_window: _, // an update is one swap
+        ignore_new_hosts_until_first_hc,
+        close_connections_on_host_set_change,
+        consistent_hashing_lb_config,
+        override_host_status,
+        locality_config_specifier,
+    } = pb;
+    at.unapplied_if(fields![
+        ignore_new_hosts_until_first_hc,
+        close_connections_on_host_set_change,
+        consistent_hashing_lb_config,
+        override_host_status,
+    ]);
+    let panic_at = at.at("healthy_panic_threshold");
+    let panic_threshold = match healthy_panic_threshold {
+        // The whole part counts, as in Envoy.
+        Some(pb) => Some(panic_at.check(Percent::new(percent(pb, &panic_at)? as u32))?),
+        None => None,
+    };
+    let locality_weighted = match locality_config_specifier {
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => true,
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
+            at.at("zone_aware_lb_config").unapplied();
+            false
+        }
+        None => false,
+    };
+    Ok(CommonLb { panic_threshold, locality_weighted })
+}
+
+/// Istio's `services`, else the labels of `com.google.csm.telemetry_labels`; what is missing is `unknown`.
+fn service_labels(pb: &Metadata) -> Option<ServiceLabels> {
+    let Metadata { filter_metadata, typed_filter_metadata: _ } = pb;
+    let istio = filter_metadata.get("istio").and_then(|m| m.fields.get("services")).and_then(first);
+    let csm = filter_metadata.get("com.google.csm.telemetry_labels");
+    let (fields, [host, name, namespace]) = match (istio, csm) {
+        (Some(fields), _) => (fields, ["host", "name", "namespace"]),
+        (None, Some(csm)) => (&csm.fields, ["host", "service_name", "service_namespace"]),
+        (None, None) => return None,
+    };
+    let label = |key| Arc::from(fields.get(key).and_then(string_value).unwrap_or("unknown"));
+    Some(ServiceLabels { host: label(host), name: label(name), namespace: label(namespace), workload: None })
+}
+
+type Fields = std::collections::HashMap<String, Value>;
+
+fn first(pb: &Value) -> Option<&Fields> {
+    let Some(Kind::ListValue(list)) = &pb.kind else { return None };
+    match &list.values.first()?.kind {
+        Some(Kind::StructValue(fields)) => Some(&fields.fields),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
