@@ -158,3 +158,134 @@ impl fmt::Display for PermitKind {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::cluster::RetryBudget;
+    use crate::config::units::{Limit, PerMillion};
+
+    const KINDS: [PermitKind; 4] =
+        [PermitKind::Request, PermitKind::Pending, PermitKind::Connection, PermitKind::Retry];
+
+    fn all(limit: u32) -> BreakerConfig {
+        let limit = Limit::new(limit);
+        BreakerConfig {
+            max_connections: limit,
+            max_pending_requests: limit,
+            max_requests: limit,
+            max_retries: limit,
+            ..BreakerConfig::default()
+        }
+    }
+
+    fn take(permits: &Arc<Permits>, kind: PermitKind, limits: &BreakerConfig) -> Result<Permit, Overloaded> {
+        match kind {
+            PermitKind::Request => permits.request(limits),
+            PermitKind::Pending => permits.pending(limits),
+            PermitKind::Connection => permits.connection(limits),
+            PermitKind::Retry => permits.retry(limits),
+        }
+    }
+
+    #[test]
+    fn each_kind_is_counted_by_itself_and_given_back_on_drop() {
+        for kind in KINDS {
+            let permits = Permits::new();
+            let limits = all(2);
+            let first = take(&permits, kind, &limits).unwrap();
+            let _second = take(&permits, kind, &limits).unwrap();
+            assert_eq!(take(&permits, kind, &limits).unwrap_err(), Overloaded { kind, limit: 2 });
+            for other in KINDS {
+                assert_eq!(permits.used(other), if other == kind { 2 } else { 0 });
+            }
+            drop(first);
+            assert_eq!(permits.used(kind), 1);
+            assert_eq!(take(&permits, kind, &limits).unwrap().kind(), kind);
+        }
+    }
+
+    #[test]
+    fn a_limit_of_zero_refuses_all() {
+        let refused = Permits::new().request(&all(0)).unwrap_err();
+        assert_eq!(refused.to_string(), "circuit breaker open: the limit is 0 requests in flight");
+    }
+
+    #[test]
+    fn an_update_changes_the_limit_and_not_the_count() {
+        let permits = Permits::new();
+        let held: Vec<_> = (0..5).map(|_| permits.request(&all(5)).unwrap()).collect();
+        assert!(permits.request(&all(3)).is_err(), "more are in flight than the new limit");
+        assert_eq!(permits.used(PermitKind::Request), 5);
+        let _sixth = permits.request(&all(6)).unwrap();
+        drop(held);
+        assert_eq!(permits.used(PermitKind::Request), 1);
+    }
+
+    #[test]
+    fn a_retry_budget_grows_with_what_is_in_flight() {
+        let budget =
+            RetryBudget { budget: PerMillion::new(500_000).unwrap(), min_retry_concurrency: Limit::new(1) };
+        let limits = BreakerConfig { retry_budget: Some(budget), ..all(100) };
+        let permits = Permits::new();
+        let _first = permits.retry(&limits).unwrap();
+        assert_eq!(permits.retry(&limits).unwrap_err(), Overloaded { kind: PermitKind::Retry, limit: 1 });
+        let _requests = [permits.request(&limits).unwrap(), permits.request(&limits).unwrap()];
+        let _waiting = [permits.pending(&limits).unwrap(), permits.pending(&limits).unwrap()];
+        let _second = permits.retry(&limits).unwrap();
+        assert_eq!(permits.retry(&limits).unwrap_err().limit, 2);
+    }
+
+    #[test]
+    fn threads_never_pass_the_limit_together() {
+        const THREADS: u32 = 8;
+        let permits = Permits::new();
+        let limits = all(3);
+        let start = Barrier::new(THREADS as usize);
+        let (most, granted) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    start.wait();
+                    for _ in 0..5_000 {
+                        if let Ok(_permit) = permits.request(&limits) {
+                            most.fetch_max(permits.used(PermitKind::Request), Ordering::Relaxed);
+                            granted.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert!((1..=3).contains(&most.load(Ordering::Relaxed)));
+        assert!(granted.load(Ordering::Relaxed) > 0);
+        assert_eq!(permits.used(PermitKind::Request), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_count_is_always_that_of_the_permits_held(
+            steps in prop::collection::vec((0usize..4, 0u32..6, any::<bool>()), 0..200),
+        ) {
+            let permits = Permits::new();
+            let mut held: Vec<Permit> = Vec::new();
+            for (kind, limit, give_back) in steps {
+                let of = |held: &[Permit]| held.iter().filter(|p| p.kind() == KINDS[kind]).count() as u32;
+                if give_back && !held.is_empty() {
+                    drop(held.swap_remove(limit as usize % held.len()));
+                } else {
+                    let before = of(&held);
+                    let taken = take(&permits, KINDS[kind], &all(limit));
+                    prop_assert_eq!(taken.is_ok(), before < limit);
+                    held.extend(taken);
+                }
+                prop_assert_eq!(permits.used(KINDS[kind]), of(&held));
+            }
+            drop(held);
+            prop_assert!(KINDS.iter().all(|kind| permits.used(*kind) == 0));
+        }
+    }
+}

@@ -22,6 +22,9 @@ mod random;
 mod round_robin;
 mod weighted;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use self::locality::Groups;

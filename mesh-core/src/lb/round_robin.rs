@@ -35,19 +35,24 @@ impl Cursor {
     }
 }
 
-/// The number nearest to `total / φ` that shares no factor with `total`.
+/// A stride near `total / φ` that shares no factor with `total` and walks the ring most evenly.
+///
+/// The unevenness of a walk is bounded by the sum of the partial quotients of `stride / total`: the golden ratio has
+/// the least possible, but a whole number near it may have a large one, so the best of a few neighbours is taken.
 fn stride(total: u32) -> u32 {
+    const NEIGHBOURS: u32 = 16;
     let ideal = (f64::from(total) * 0.618_033_988_749_894_9) as u32;
-    (0..total)
-        .flat_map(|away| [ideal.checked_add(away), ideal.checked_sub(away)])
-        .flatten()
-        .find(|s| (1..total).contains(s) && coprime(*s, total))
-        .unwrap_or(1)
+    let near = ideal.saturating_sub(NEIGHBOURS).max(1)..total.min(ideal.saturating_add(NEIGHBOURS));
+    let rated = near.filter_map(|stride| Some((unevenness(stride, total)?, stride)));
+    rated.min().map_or(1, |(_, stride)| stride)
 }
 
-fn coprime(mut a: u32, mut b: u32) -> bool {
+/// The sum of the partial quotients of `stride / total`; none if the two share a factor.
+fn unevenness(stride: u32, total: u32) -> Option<u32> {
+    let (mut a, mut b, mut sum) = (total, stride, 0u32);
     while b != 0 {
+        sum = sum.saturating_add(a / b);
         (a, b) = (b, a % b);
     }
-    a == 1
+    (a == 1).then_some(sum)
 }

@@ -39,9 +39,7 @@ pub(super) fn retriable(policy: &RetryPolicy, ended: &Ended<'_>) -> bool {
             grpc_code(outcome).is_some_and(|code| policy.on.intersects(grpc_condition(code)))
         }
         (RequestKind::Http, Outcome::Response { http, .. }) => http_response(policy, http, ended.headers),
-        (RequestKind::Http, Outcome::Failed(failure)) => {
-            policy.on.intersects(http_conditions(failure, ended.untouched))
-        }
+        (RequestKind::Http, Outcome::Failed(failure)) => policy.on.intersects(http_conditions(failure)),
     }
 }
 
@@ -68,14 +66,13 @@ fn http_response(policy: &RetryPolicy, status: StatusCode, headers: Option<&Head
 }
 
 /// The conditions that an attempt without a response fulfils.
-fn http_conditions(failure: Failure, untouched: Option<Untouched>) -> RetryOn {
+fn http_conditions(failure: Failure) -> RetryOn {
     let reset = RetryOn::SERVER_ERROR.union(RetryOn::GATEWAY_ERROR).union(RetryOn::RESET);
-    match (failure, untouched) {
-        (Failure::Connect, _) => reset.union(RetryOn::CONNECT_FAILURE).union(RetryOn::RESET_BEFORE_REQUEST),
-        (Failure::Refused, Some(Untouched::NeverSent)) => reset.union(RetryOn::RESET_BEFORE_REQUEST),
-        (Failure::Refused, _) => reset.union(RetryOn::REFUSED_STREAM),
-        (Failure::Reset | Failure::PerTryTimeout, _) => reset,
-        (Failure::Deadline | Failure::Local, _) => RetryOn::NONE,
+    match failure {
+        Failure::Connect => reset.union(RetryOn::CONNECT_FAILURE).union(RetryOn::RESET_BEFORE_REQUEST),
+        Failure::Refused => reset.union(RetryOn::REFUSED_STREAM),
+        Failure::Reset | Failure::PerTryTimeout => reset,
+        Failure::Deadline | Failure::Local => RetryOn::NONE,
     }
 }
 

@@ -8,6 +8,9 @@ pub mod budget;
 pub mod classify;
 pub mod policy;
 
+#[cfg(test)]
+mod tests;
+
 pub use backoff::BackOff;
 pub use classify::Untouched;
 pub use policy::{Ended, Retries, Stop, Verdict};

@@ -155,3 +155,6 @@ impl Deadline {
         self.at.saturating_duration_since(now)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,3 +164,6 @@ impl Child {
         matches!(self.state, Connectivity::Connecting | Connectivity::Idle)
     }
 }
+
+#[cfg(test)]
+mod tests;
