@@ -13,9 +13,12 @@
 //! | [`ads`] | the ADS protocol as a sans-IO machine |
 //! | [`resource`] | resource bytes → validated values, or the path of the field that is wrong |
 //! | [`invalid`] | what is wrong, and where |
+//! | `server` | the embedded control plane (feature `control-plane`) |
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 pub mod ads;
 pub mod bootstrap;
 pub mod invalid;
 pub mod resource;
+#[cfg(feature = "control-plane")]
+pub mod server;

@@ -1,0 +1,4 @@
+//! The control plane as a client sees it: a raw ADS client on a loopback socket, and the sans-IO subscriber.
+
+mod ads;
+mod subscriber;

@@ -1,0 +1,216 @@
+//! A raw ADS client over a loopback socket. Each wait ends by an event; the limit is only there to fail.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::google::rpc;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+use tonic::{Code, Status, Streaming};
+
+use crate::server::{Cluster, ControlPlane, Endpoints, Kind, Listener, Resource, RouteConfig};
+
+struct Running {
+    control: ControlPlane,
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    server: JoinSet<std::io::Result<()>>,
+}
+
+struct Client {
+    requests: mpsc::Sender<DiscoveryRequest>,
+    responses: Streaming<DiscoveryResponse>,
+}
+
+impl Running {
+    async fn start(control: ControlPlane) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let mut server = JoinSet::new();
+        let serving = control.clone();
+        server.spawn(async move { serving.serve(listener, async { drop(stopped.await) }).await });
+        Self { control, address, stop: Some(stop), server }
+    }
+}
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Self {
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let (requests, queue) = mpsc::channel(16);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let responses =
+            client.stream_aggregated_resources(ReceiverStream::new(queue)).await.unwrap().into_inner();
+        Self { requests, responses }
+    }
+
+    async fn ask(&self, kind: Kind, names: &[&str]) {
+        self.send(kind, names, None, None).await;
+    }
+
+    async fn send(
+        &self,
+        kind: Kind,
+        names: &[&str],
+        answers: Option<&DiscoveryResponse>,
+        error: Option<&str>,
+    ) {
+        let request = DiscoveryRequest {
+            node: Some(Node { id: "client-1".into(), ..Default::default() }),
+            type_url: kind.type_url().into(),
+            resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            version_info: answers.map(|r| r.version_info.clone()).unwrap_or_default(),
+            response_nonce: answers.map(|r| r.nonce.clone()).unwrap_or_default(),
+            error_detail: error.map(|message| rpc::Status { message: message.into(), ..Default::default() }),
+            ..Default::default()
+        };
+        self.requests.send(request).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Result<Option<DiscoveryResponse>, Status> {
+        soon(self.responses.message()).await
+    }
+}
+
+async fn soon<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("an event within ten seconds")
+}
+
+fn spine() -> ControlPlane {
+    let control = ControlPlane::new();
+    control.set((
+        Listener::client("reviews").rds("reviews"),
+        RouteConfig::to("reviews", "v1"),
+        Cluster::eds("v1").endpoints(Endpoints::of(["127.0.0.1:1".parse().unwrap()])),
+    ));
+    control
+}
+
+#[tokio::test]
+async fn a_client_gets_what_it_asks_for_and_its_answers_are_seen() {
+    let running = Running::start(spine()).await;
+    let mut client = Client::connect(running.address).await;
+    client.ask(Kind::Listener, &["reviews"]).await;
+    let listener = client.next().await.unwrap().unwrap();
+    assert_eq!((listener.type_url.as_str(), listener.resources.len()), (Kind::Listener.type_url(), 1));
+    client.send(Kind::Listener, &["reviews"], Some(&listener), None).await;
+    client.ask(Kind::Route, &["reviews"]).await;
+    let route = client.next().await.unwrap().unwrap();
+    client.send(Kind::Route, &["reviews"], Some(&route), Some("bad route")).await;
+
+    soon(running.control.wait_for(|clients| {
+        clients.iter().any(|client| {
+            client.node_id == "client-1"
+                && client.kind(Kind::Listener).is_some_and(|kind| kind.acked == Some(1))
+                && client.nacks().any(|(kind, nack)| kind == Kind::Route && nack.message == "bad route")
+        })
+    }))
+    .await;
+    assert_eq!(running.control.status()[0].peer.map(|peer| peer.ip()), Some(running.address.ip()));
+}
+
+#[tokio::test]
+async fn a_change_reaches_a_client_that_waits() {
+    let running = Running::start(spine()).await;
+    let mut client = Client::connect(running.address).await;
+    client.ask(Kind::Cluster, &[]).await;
+    let first = client.next().await.unwrap().unwrap();
+    client.send(Kind::Cluster, &[], Some(&first), None).await;
+    soon(running.control.settled(1)).await;
+    running.control.set(Cluster::eds("v2"));
+    assert_eq!(client.next().await.unwrap().unwrap().resources.len(), 2);
+}
+
+#[tokio::test]
+async fn requests_are_read_from_a_client_that_never_reads() {
+    // Far more than any window: a server that answers each request before it reads the next one stalls here.
+    let control = ControlPlane::new();
+    control.set(
+        (0..400)
+            .map(|i| Resource::opaque(Kind::Endpoints, format!("e{i}"), vec![0; 4096]))
+            .collect::<Vec<_>>(),
+    );
+    let running = Running::start(control).await;
+    let client = Client::connect(running.address).await;
+    let mut names: Vec<String> = Vec::new();
+    for i in 0..400 {
+        names.push(format!("e{i}"));
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        soon(client.ask(Kind::Endpoints, &names)).await;
+    }
+    soon(running.control.wait_for(|clients| {
+        clients.iter().any(|client| client.kind(Kind::Endpoints).is_some_and(|kind| kind.names.len() == 400))
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_forgotten() {
+    let running = Running::start(spine()).await;
+    let client = Client::connect(running.address).await;
+    client.ask(Kind::Cluster, &[]).await;
+    soon(running.control.wait_for(|clients| clients.len() == 1)).await;
+    drop(client);
+    soon(running.control.wait_for(<[_]>::is_empty)).await;
+}
+
+#[tokio::test]
+async fn a_half_closed_stream_is_ended() {
+    let running = Running::start(spine()).await;
+    let Client { requests, mut responses } = Client::connect(running.address).await;
+    drop(requests);
+    assert!(soon(responses.message()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn shutdown_ends_streams_and_returns() {
+    let mut running = Running::start(spine()).await;
+    let mut client = Client::connect(running.address).await;
+    client.ask(Kind::Cluster, &[]).await;
+    client.next().await.unwrap();
+    drop(running.stop.take());
+    assert_eq!(client.next().await.unwrap_err().code(), Code::Unavailable);
+    soon(running.server.join_next()).await.unwrap().unwrap().unwrap();
+    soon(running.control.wait_for(<[_]>::is_empty)).await;
+}
+
+#[tokio::test]
+async fn dropping_the_server_cuts_its_clients() {
+    let mut running = Running::start(spine()).await;
+    let mut client = Client::connect(running.address).await;
+    client.ask(Kind::Cluster, &[]).await;
+    client.next().await.unwrap();
+    running.server.abort_all();
+    assert!(client.next().await.is_err());
+    soon(running.control.wait_for(<[_]>::is_empty)).await;
+}
+
+#[tokio::test]
+async fn one_control_plane_is_served_on_several_listeners() {
+    let first = Running::start(spine()).await;
+    let second = Running::start(first.control.clone()).await;
+    let mut one = Client::connect(first.address).await;
+    let mut two = Client::connect(second.address).await;
+    for client in [&mut one, &mut two] {
+        client.ask(Kind::Listener, &["reviews"]).await;
+        assert_eq!(client.next().await.unwrap().unwrap().resources.len(), 1);
+    }
+    assert_eq!(first.control.status().len(), 2);
+}
+
+#[tokio::test]
+async fn incremental_xds_is_unimplemented() {
+    let running = Running::start(spine()).await;
+    let channel =
+        Endpoint::from_shared(format!("http://{}", running.address)).unwrap().connect().await.unwrap();
+    let mut client = AggregatedDiscoveryServiceClient::new(channel);
+    let status = soon(client.delta_aggregated_resources(tokio_stream::empty())).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+}
