@@ -12,6 +12,7 @@
 //! | [`bootstrap`] | which control plane to ask, as whom (gRFC A27) |
 //! | [`ads`] | the ADS protocol as a sans-IO machine |
 //! | [`resource`] | resource bytes → validated values, or the path of the field that is wrong |
+//! | [`resource_json`] | resources written as JSON or YAML → the bytes that travel over xDS |
 //! | [`invalid`] | what is wrong, and where |
 //! | `server` | the embedded control plane (feature `control-plane`) |
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
@@ -20,5 +21,6 @@ pub mod ads;
 pub mod bootstrap;
 pub mod invalid;
 pub mod resource;
+pub mod resource_json;
 #[cfg(feature = "control-plane")]
 pub mod server;

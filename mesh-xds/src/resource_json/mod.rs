@@ -1,0 +1,217 @@
+//! Resources written as JSON or YAML, by the mapping of protobuf's JSON, into the bytes that travel over xDS.
+//!
+//! A text holds one of these, and nothing else:
+//!
+//! * one resource: `{"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": …}`
+//! * a list of them, alone or under `resources` (the form of Envoy's file subscriptions)
+//! * `static_resources: {listeners: […], clusters: […]}`, as Envoy's own configuration file writes it; its `admin` and
+//!   `node` are skipped
+//!
+//! Names of fields and extensions are looked up in the descriptors of the Envoy API: an unknown field is an error with
+//! its line and column (of the mapping that holds it, in YAML). JSON and YAML give the same bytes.
+
+mod shape;
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, Value};
+use serde::de::DeserializeSeed;
+
+use self::shape::Shape;
+
+/// Largest text that is read, in bytes.
+pub const MAX_TEXT_BYTES: usize = 32 << 20;
+
+/// How a text is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// JSON.
+    Json,
+    /// YAML, one document.
+    Yaml,
+}
+
+/// A resource as it would travel over xDS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedResource {
+    /// Where in the text it stands: `resources[2]`; empty for a text that is one resource.
+    pub place: String,
+    /// Type URL of its message.
+    pub type_url: String,
+    /// Its name: the field `name`, or `cluster_name` where there is none; none where it is empty.
+    pub name: Option<Arc<str>>,
+    /// The message's bytes.
+    pub value: Vec<u8>,
+}
+
+/// A text that holds no resources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidText {
+    /// Where the problem is, counted from 1, where that is known.
+    pub position: Option<Position>,
+    problem: Problem,
+}
+
+/// A place in a text, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Line.
+    pub line: u64,
+    /// Column.
+    pub column: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Problem {
+    #[error("{0} bytes are more than the limit of {MAX_TEXT_BYTES}")]
+    TooLarge(usize),
+    #[error("{0}")]
+    Parse(String),
+    #[error("holds neither resources nor static_resources, nor a resource with @type")]
+    NoResources,
+    #[error("{0:?} has no meaning here; resources stand under static_resources or resources")]
+    UnknownSection(String),
+    #[error("static_resources.{0} is not supported")]
+    UnsupportedList(&'static str),
+}
+
+// === impl Format ===
+
+impl Format {
+    /// By the extension of a file's name: `json` is JSON, everything else YAML.
+    #[must_use]
+    pub fn of_path(path: &std::path::Path) -> Self {
+        match path.extension() {
+            Some(extension) if extension.eq_ignore_ascii_case("json") => Self::Json,
+            Some(_) | None => Self::Yaml,
+        }
+    }
+}
+
+// === impl InvalidText ===
+
+impl fmt::Display for InvalidText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.position {
+            Some(Position { line, column }) => write!(f, "line {line}, column {column}: {}", self.problem),
+            None => self.problem.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for InvalidText {}
+
+impl From<Problem> for InvalidText {
+    fn from(problem: Problem) -> Self {
+        Self { position: None, problem }
+    }
+}
+
+/// Reads the resources of a text.
+///
+/// # Errors
+/// When the text is too large, does not parse, names a field or a type that the Envoy API does not have, or holds
+/// something else than resources.
+pub fn parse(text: &str, format: Format) -> Result<Vec<EncodedResource>, InvalidText> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(Problem::TooLarge(text.len()).into());
+    }
+    let shape = Shape::of(text, format)?;
+    let content = read(text, format, shape)?;
+    content.resources()
+}
+
+/// The descriptors of the whole Envoy API. Built once, when the first text is read (about 20 ms and 10 MiB).
+fn pool() -> &'static DescriptorPool {
+    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+        let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.bin")).as_slice();
+        DescriptorPool::decode(bytes).expect("the build script wrote a descriptor set")
+    });
+    &POOL
+}
+
+fn message(name: &str) -> Result<MessageDescriptor, InvalidText> {
+    let found = pool().get_message_by_name(name);
+    found.ok_or_else(|| Problem::Parse(format!("message {name:?} is not in the descriptors")).into())
+}
+
+/// Runs a seed over a text, with the position of what goes wrong.
+fn read<T, V>(text: &str, format: Format, seed: T) -> Result<V, InvalidText>
+where
+    T: for<'de> DeserializeSeed<'de, Value = V>,
+{
+    match format {
+        Format::Json => {
+            let mut json = serde_json::Deserializer::from_str(text);
+            let value = seed.deserialize(&mut json);
+            value.and_then(|value| json.end().map(|()| value)).map_err(|e| of_json(&e))
+        }
+        Format::Yaml => {
+            let options = serde_saphyr::options! {
+                budget: serde_saphyr::budget! {
+                    max_depth: 128,
+                    max_events: 16_000_000,
+                    max_nodes: 8_000_000,
+                },
+                with_snippet: false,
+            };
+            serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
+                seed.deserialize(yaml)
+            })
+            .map_err(|e| of_yaml(&e))
+        }
+    }
+}
+
+fn of_json(error: &serde_json::Error) -> InvalidText {
+    let (line, column) = (error.line() as u64, error.column() as u64);
+    let position = (line > 0).then_some(Position { line, column });
+    InvalidText { position, problem: without_position(&error.to_string()) }
+}
+
+fn of_yaml(error: &serde_saphyr::Error) -> InvalidText {
+    let place = error.location().map(|at| Position { line: at.line(), column: at.column() });
+    let problem = without_position(&error.without_snippet().to_string());
+    InvalidText { position: place.filter(|at| at.line > 0), problem }
+}
+
+/// The position is kept apart, so it does not have to stand in the text as well.
+fn without_position(text: &str) -> Problem {
+    let end = text.rfind(" at line ").unwrap_or(text.len());
+    Problem::Parse(text.get(..end).unwrap_or_default().to_owned())
+}
+
+// === impl EncodedResource ===
+
+impl EncodedResource {
+    fn of_message(place: String, message: &DynamicMessage) -> Self {
+        Self {
+            place,
+            type_url: format!("type.googleapis.com/{}", message.descriptor().full_name()),
+            name: name_of(message),
+            value: message.encode_to_vec(),
+        }
+    }
+
+    fn of_any(place: String, any: &DynamicMessage) -> Result<Self, InvalidText> {
+        let any: prost_types::Any =
+            any.transcode_to().map_err(|e| InvalidText::from(Problem::Parse(e.to_string())))?;
+        let full_name = any.type_url.rsplit('/').next().unwrap_or_default();
+        let inner = DynamicMessage::decode(message(full_name)?, any.value.as_slice())
+            .map_err(|e| InvalidText::from(Problem::Parse(e.to_string())))?;
+        Ok(Self { place, name: name_of(&inner), type_url: any.type_url, value: any.value })
+    }
+}
+
+fn name_of(message: &DynamicMessage) -> Option<Arc<str>> {
+    let text = |field| match message.get_field_by_name(field).as_deref() {
+        Some(Value::String(text)) if !text.is_empty() => Some(Arc::from(text.as_str())),
+        _ => None,
+    };
+    text("name").or_else(|| text("cluster_name"))
+}
+
+#[cfg(test)]
+mod tests;
