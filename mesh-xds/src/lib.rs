@@ -14,13 +14,26 @@
 //! | [`resource`] | resource bytes → validated values, or the path of the field that is wrong |
 //! | [`resource_json`] | resources written as JSON or YAML → the bytes that travel over xDS |
 //! | [`invalid`] | what is wrong, and where |
+//! | `store`, `graph`, `assemble` | last good values, what is reachable, complete snapshots (gRFC A74) |
+//! | `resolve` | from a target to the resource it starts from: the shape of the configuration |
+//! | [`transport`], `driver` | the only async parts: one ADS stream per source |
+//! | [`source`] | the entry: [`XdsSource`], a [`mesh_core::snapshot::ConfigSource`] |
 //! | `server` | the embedded control plane (feature `control-plane`) |
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 pub mod ads;
+mod assemble;
 pub mod bootstrap;
+mod driver;
+mod graph;
 pub mod invalid;
+mod resolve;
 pub mod resource;
 pub mod resource_json;
 #[cfg(feature = "control-plane")]
 pub mod server;
+pub mod source;
+mod store;
+pub mod transport;
+
+pub use self::source::XdsSource;

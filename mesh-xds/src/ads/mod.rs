@@ -177,7 +177,7 @@ impl<R> Ads<R> {
             self.handle_deleted(kind, &name);
         }
         // What has no name could be any of those that seem to be missing, so none of them counts as deleted.
-        if kind.is_full_state() && !nameless {
+        if sotw::is_full_state(kind) && !nameless {
             self.handle_missing(kind, &seen);
         }
         let sotw = &mut self.kinds.get_mut(kind).sotw;

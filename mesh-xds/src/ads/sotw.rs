@@ -47,6 +47,15 @@ struct Refusal {
     repeats: u32,
 }
 
+/// Whether a response holds every resource that exists, so that one that is missing was deleted: listeners and
+/// clusters only.
+pub(super) fn is_full_state(kind: Kind) -> bool {
+    match kind {
+        Kind::Listener | Kind::Cluster => true,
+        Kind::Route | Kind::Endpoints => false,
+    }
+}
+
 // === impl Sotw ===
 
 impl Sotw {

@@ -146,13 +146,6 @@ impl Kind {
             Self::Endpoints => "endpoints",
         }
     }
-
-    /// Whether a response holds every resource that exists, so that one that is missing was deleted (xDS protocol,
-    /// state of the world: LDS and CDS only).
-    #[must_use]
-    pub fn is_full_state(self) -> bool {
-        matches!(self, Self::Listener | Self::Cluster)
-    }
 }
 
 impl fmt::Display for Kind {

@@ -88,12 +88,14 @@ impl BootstrapBuilder {
     pub fn build(self) -> Result<Bootstrap, BootstrapError> {
         let Self { servers, node, certificate_providers, server_listener_template, client_listener_template } =
             self;
-        if servers.is_empty() {
+        let mut servers = servers.into_iter();
+        let Some(server) = servers.next() else {
             let reason = Reason::Missing { next: "add a control plane with server()" };
             return Err(BootstrapError::new(Origin::Code, reason.at("xds_servers")));
-        }
+        };
         Ok(Bootstrap {
-            servers,
+            server,
+            fallbacks: servers.collect(),
             node,
             certificate_providers,
             server_listener_template,

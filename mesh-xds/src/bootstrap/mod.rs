@@ -41,7 +41,8 @@ use self::uri::Scheme;
 /// A complete, valid bootstrap.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bootstrap {
-    servers: Vec<ServerConfig>,
+    server: ServerConfig,
+    fallbacks: Vec<ServerConfig>,
     node: Node,
     certificate_providers: BTreeMap<String, CertificateProvider>,
     server_listener_template: Option<ListenerTemplate>,
@@ -110,9 +111,14 @@ impl Bootstrap {
     }
 
     /// The control planes, best first. There is at least one.
+    pub fn servers(&self) -> impl Iterator<Item = &ServerConfig> {
+        std::iter::once(&self.server).chain(&self.fallbacks)
+    }
+
+    /// The best control plane.
     #[must_use]
-    pub fn servers(&self) -> &[ServerConfig] {
-        &self.servers
+    pub fn first_server(&self) -> &ServerConfig {
+        &self.server
     }
 
     /// Who this process is.
@@ -280,10 +286,10 @@ fn parse(text: &str) -> Result<Bootstrap, Problem> {
     let document: Value = serde_json::from_str(text).map_err(Problem::Syntax)?;
     let root = Field::root(&document);
     let list = root.get("xds_servers")?;
-    let servers = ServerConfig::parse_list(&list)?;
-    if servers.is_empty() {
+    let mut servers = ServerConfig::parse_list(&list)?.into_iter();
+    let Some(server) = servers.next() else {
         return Err(list.fail(Reason::Missing { next: "list at least one control plane" }));
-    }
+    };
     let template = |name| {
         Ok::<_, Problem>(root.get(name)?.string()?.filter(|t| !t.is_empty()).map(ListenerTemplate::new))
     };
@@ -296,7 +302,8 @@ fn parse(text: &str) -> Result<Bootstrap, Problem> {
         authorities.insert(name.to_owned(), Authority::parse(name, &authority)?);
     }
     Ok(Bootstrap {
-        servers,
+        server,
+        fallbacks: servers.collect(),
         node: Node::parse(&root.get("node")?)?,
         certificate_providers,
         server_listener_template: template("server_listener_resource_name_template")?,

@@ -67,7 +67,7 @@ impl Model {
         match update {
             Update::Changed { kind, name, .. } => _ = self.cached.insert((kind, name.to_string())),
             Update::Deleted { kind, name } => {
-                prop_assert!(kind.is_full_state(), "{kind} deleted by absence");
+                prop_assert!(sotw::is_full_state(kind), "{kind} deleted by absence");
                 prop_assert!(self.cached.contains(&(kind, name.to_string())), "deleted what never came");
             }
             Update::Absent { kind, name } => {

@@ -1,0 +1,192 @@
+//! One ADS stream over one connection: bytes in, bytes out, nothing decided.
+//!
+//! Reference: gRFC A27 (one bidirectional stream), A65 (credentials). HTTP/2 keepalive is always on: without it a
+//! half-open connection leaves a client on stale endpoints for ever.
+//!
+//! Reader and writer are apart. A request is made only when there is room for one ([`Stream::ready`]), so what a slow
+//! control plane has not read is never a queue; and responses are read whether or not there is room.
+//! Whether the control plane sends headers before its first response makes no difference: some do not.
+
+pub mod connect;
+mod message;
+mod tls;
+
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use futures_core::Stream as _;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status, Streaming};
+use tower_service::Service;
+
+use self::connect::{Connect, Io};
+pub(crate) use self::message::{Decoder, request_to_proto};
+
+use crate::bootstrap::{ChannelCreds, ServerConfig};
+
+/// The longest that a connection may take, TLS and all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a silent connection is asked whether it is alive.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long the answer to that may take.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest response: one response holds all listeners, or all clusters.
+const MAX_RESPONSE_BYTES: usize = 128 << 20;
+
+/// Why there is no connection to a control plane.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("no connection within {} s", CONNECT_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("connect failed")]
+    Connect(#[source] std::io::Error),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    #[error("HTTP/2 handshake failed")]
+    Http2(#[source] tonic::transport::Error),
+    #[error("{0:?} cannot be the authority of a request")]
+    Authority(String),
+}
+
+/// An open ADS stream.
+pub(crate) struct Stream {
+    requests: mpsc::Sender<DiscoveryRequest>,
+    inbound: Inbound,
+}
+
+/// Room for one request.
+pub(crate) type Room<'a> = mpsc::Permit<'a, DiscoveryRequest>;
+
+/// The responses. The call is under way until the control plane sends its headers.
+enum Inbound {
+    Opening(Call),
+    Open(Box<Streaming<DiscoveryResponse>>),
+}
+
+type Call = Pin<Box<dyn Future<Output = Result<Response<Streaming<DiscoveryResponse>>, Status>> + Send>>;
+
+// === impl Stream ===
+
+impl Stream {
+    /// Connects to a control plane and opens the stream.
+    pub(crate) async fn open(server: &ServerConfig, connector: &dyn Connect) -> Result<Self, ConnectError> {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, channel(server, connector));
+        let channel = connected.await.map_err(|_| ConnectError::Timeout)??;
+        // One request of room: the next is made when this one is taken.
+        let (requests, outbound) = mpsc::channel(1);
+        let call = async move {
+            let client = AggregatedDiscoveryServiceClient::new(channel);
+            let mut client = client.max_decoding_message_size(MAX_RESPONSE_BYTES);
+            client.stream_aggregated_resources(ReceiverStream::new(outbound)).await
+        };
+        Ok(Self { requests, inbound: Inbound::Opening(Box::pin(call)) })
+    }
+
+    /// The two halves: room for requests, and responses. They never wait for each other.
+    pub(crate) fn halves(&mut self) -> (&mpsc::Sender<DiscoveryRequest>, Responses<'_>) {
+        (&self.requests, Responses { inbound: &mut self.inbound })
+    }
+}
+
+/// The reading half of a [`Stream`].
+pub(crate) struct Responses<'a> {
+    inbound: &'a mut Inbound,
+}
+
+// === impl Responses ===
+
+impl Responses<'_> {
+    /// The next response; none at the end of the stream. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<DiscoveryResponse>, Status> {
+        poll_fn(|cx| self.inbound.poll_next(cx)).await.transpose()
+    }
+}
+
+// === impl Inbound ===
+
+impl Inbound {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<DiscoveryResponse, Status>>> {
+        loop {
+            match self {
+                Self::Open(stream) => return Pin::new(stream).poll_next(cx),
+                Self::Opening(call) => match ready!(call.as_mut().poll(cx)) {
+                    Ok(response) => *self = Self::Open(Box::new(response.into_inner())),
+                    Err(status) => return Poll::Ready(Some(Err(status))),
+                },
+            }
+        }
+    }
+}
+
+async fn channel(server: &ServerConfig, connector: &dyn Connect) -> Result<Channel, ConnectError> {
+    let authority = server.uri().authority();
+    let uri = |scheme| {
+        let uri = Uri::builder().scheme(scheme).authority(authority.as_str()).path_and_query("/").build();
+        uri.map_err(|_| ConnectError::Authority(authority.clone()))
+    };
+    let io = connector.connect(server.uri().address()).await.map_err(ConnectError::Connect)?;
+    let (io, origin) = match server.creds() {
+        ChannelCreds::Insecure => (io, uri("http")?),
+        ChannelCreds::Tls(creds) => (tls::secure(io, server.uri().address(), creds).await?, uri("https")?),
+    };
+    // TLS is done already; to tonic the connection is a plain one, whatever the scheme of its requests.
+    let endpoint = Endpoint::from(uri("http")?)
+        .origin(origin)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    endpoint.connect_with_connector(Once(Some(io))).await.map_err(ConnectError::Http2)
+}
+
+/// Hands over one connection that is there already. A second one is the driver's to make.
+struct Once(Option<Box<dyn Io>>);
+
+impl Service<Uri> for Once {
+    type Response = TokioIo<Box<dyn Io>>;
+    type Error = std::io::Error;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        let io = self.0.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
+        std::future::ready(io.map(TokioIo::new))
+    }
+}
+
+/// An error with all that caused it, in one line.
+pub(crate) fn render(error: &(dyn Error + 'static)) -> String {
+    let mut text: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let cause = error.to_string();
+        // Many errors already hold the text of what caused them.
+        if !text.last().is_some_and(|last| last.contains(&cause)) {
+            text.push(cause);
+        }
+        next = error.source();
+    }
+    text.join(": ")
+}
+
+/// Why a stream ended, for messages.
+pub(crate) fn render_status(status: &Status) -> Arc<str> {
+    let cause = status.source().map(render).filter(|cause| !status.message().contains(cause));
+    let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+    format!("stream failed: {:?}: {}{cause}", status.code(), status.message()).into()
+}
