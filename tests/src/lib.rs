@@ -1,1 +1,23 @@
-//! (to be written)
+//! The harness of the system tests: real sockets, real TLS, an embedded control plane, and peers that misbehave on demand.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`fleet`] | control plane, CA and backends of one test, and the meshes that use them |
+//! | [`ca`] | a certificate authority that writes SPIFFE identities to files and rotates them |
+//! | [`echo`] | a gRPC service in the shape of generated code, and its messages |
+//! | [`backend`] | a server that tells who called, counts, holds requests, and fails on demand; gRPC and HTTP |
+//! | [`fault`] | peers that refuse, reset, go silent, or speak HTTP/2 by script |
+//! | [`script`] | an ADS conversation, line by line |
+//! | [`net`] | ports that stay ours while nobody listens, and an accept loop with an owner |
+//! | [`wait`] | the only way to wait: for an event, with a limit that is there to fail |
+//!
+//! Rules: no sleep, no fixed port, no name resolution; a wait ends by an event.
+
+pub mod backend;
+pub mod ca;
+pub mod echo;
+pub mod fault;
+pub mod fleet;
+pub mod net;
+pub mod script;
+pub mod wait;

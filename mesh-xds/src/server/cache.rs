@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::clients::Clients;
-use super::resource::{Kind, Resource, Resources};
+use super::resource::{Resource, Resources};
 use super::status::ClientStatus;
+use crate::ads::Kind;
 
 /// An embedded control plane. Clones share everything; dropping the last one changes nothing for clients that are
 /// still being served.

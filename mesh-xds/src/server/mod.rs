@@ -46,5 +46,6 @@ pub use self::builder::{
     Rbac, Retry, Route, RouteConfig, UpstreamTls, VirtualHost,
 };
 pub use self::cache::{ControlPlane, Edit};
-pub use self::resource::{InvalidResource, Kind, Resource, Resources};
+pub use self::resource::{InvalidResource, Resource, Resources};
 pub use self::status::{ClientStatus, KindStatus, Nack};
+pub use crate::ads::Kind;

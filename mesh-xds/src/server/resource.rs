@@ -13,19 +13,7 @@ use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::google::protobuf::Any;
 use prost::{Message, Name};
 
-/// The kinds of resource that the control plane serves, in the order in which a change must reach a client so that
-/// nothing refers to what it does not have yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// CDS: `envoy.config.cluster.v3.Cluster`.
-    Cluster,
-    /// EDS: `envoy.config.endpoint.v3.ClusterLoadAssignment`.
-    Endpoints,
-    /// LDS: `envoy.config.listener.v3.Listener`.
-    Listener,
-    /// RDS: `envoy.config.route.v3.RouteConfiguration`.
-    Route,
-}
+use crate::ads::Kind;
 
 /// One xDS resource: a kind, a name, and the encoded protobuf message.
 #[derive(Clone, PartialEq)]
@@ -58,46 +46,6 @@ pub enum InvalidResource {
 pub trait Resources {
     /// The resources, in the order in which they were built.
     fn into_resources(self) -> Vec<Resource>;
-}
-
-// === impl Kind ===
-
-impl Kind {
-    /// Every kind, in serving order.
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
-
-    /// The type URL that stands for the kind on the wire.
-    #[must_use]
-    pub fn type_url(self) -> &'static str {
-        match self {
-            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
-            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-        }
-    }
-
-    /// The kind that a type URL stands for.
-    #[must_use]
-    pub fn from_type_url(type_url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
-    }
-
-    /// A response of this kind is the complete set, so absence from it means removal.
-    pub(super) fn is_complete_set(self) -> bool {
-        matches!(self, Self::Listener | Self::Cluster)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cluster => "cluster",
-            Self::Endpoints => "endpoints",
-            Self::Listener => "listener",
-            Self::Route => "route",
-        })
-    }
 }
 
 // === impl Resource ===

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::resource::Kind;
+use crate::ads::Kind;
 
 /// One connected client.
 #[derive(Debug, Clone)]

@@ -12,8 +12,8 @@ use envoy_types::pb::envoy::config::core::v3::{ControlPlane as Identifier, node:
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 
 use super::cache::{Cache, KindCache};
-use super::resource::Kind;
 use super::status::{KindStatus, Nack};
+use crate::ads::Kind;
 
 /// The state of one ADS stream.
 #[derive(Debug)]
@@ -109,11 +109,12 @@ impl Subscriber {
         received
     }
 
-    /// The next response that is due, kinds in serving order.
+    /// The next response that is due.
     pub(super) fn poll_response(&mut self, cache: &Cache) -> Option<DiscoveryResponse> {
-        for (kind, subscription) in &mut self.subscriptions {
-            let resources = cache.kind(*kind);
-            let Some(names) = subscription.due(*kind, resources) else { continue };
+        for kind in SERVING_ORDER {
+            let Some(subscription) = self.subscriptions.get_mut(&kind) else { continue };
+            let resources = cache.kind(kind);
+            let Some(names) = subscription.due(kind, resources) else { continue };
             self.last_nonce += 1;
             let nonce = format!("{}-{}", self.stream, self.last_nonce);
             let response = DiscoveryResponse {
@@ -129,7 +130,7 @@ impl Subscriber {
                 canary: false,
                 resource_errors: Vec::new(),
             };
-            subscription.deliver(*kind, resources, names);
+            subscription.deliver(kind, resources, names);
             subscription.sent = Some(Sent { nonce, version: resources.version, answered: false });
             return Some(response);
         }
@@ -161,7 +162,7 @@ impl Subscription {
         let star = wanted.remove(WILDCARD);
         self.ever_named |= star || !wanted.is_empty();
         // The legacy wildcard: an empty list, as long as no name was ever given on this stream.
-        let wildcard = kind.is_complete_set() && (star || (wanted.is_empty() && !self.ever_named));
+        let wildcard = kind.is_full_state() && (star || (wanted.is_empty() && !self.ever_named));
         let first = self.sent.is_none();
         self.asked |=
             first || (wildcard && !self.wildcard) || wanted.difference(&self.names).next().is_some();
@@ -182,7 +183,7 @@ impl Subscription {
         if self.is_unanswered() {
             return None;
         }
-        if kind.is_complete_set() {
+        if kind.is_full_state() {
             let visible = self.visible(resources);
             let same = visible.len() == self.delivered.len()
                 && visible.iter().all(|(name, version)| self.delivered.get(*name) == Some(version));
@@ -210,7 +211,7 @@ impl Subscription {
 
     fn deliver(&mut self, kind: Kind, resources: &KindCache, names: Vec<Arc<str>>) {
         self.asked = false;
-        if kind.is_complete_set() {
+        if kind.is_full_state() {
             self.delivered.clear();
         }
         for name in names {
@@ -234,5 +235,7 @@ impl From<envoy_types::pb::envoy::config::core::v3::Node> for Node {
     }
 }
 
+/// The order in which a change reaches a client so that nothing refers to what it does not have yet.
+const SERVING_ORDER: [Kind; 4] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Route];
 /// The name that asks for everything.
 const WILDCARD: &str = "*";

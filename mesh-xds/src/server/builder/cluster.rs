@@ -11,7 +11,8 @@ use envoy_types::util::pack_any;
 use super::endpoints::Endpoints;
 use super::tls::UpstreamTls;
 use super::{ads, duration, transport_socket, uint32};
-use crate::server::resource::{Kind, Resource, Resources};
+use crate::ads::Kind;
+use crate::server::resource::{Resource, Resources};
 
 /// A cluster: where its endpoints come from, and how to talk to them.
 #[derive(Debug, Clone)]

@@ -6,7 +6,8 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as pb;
 
 use super::{address, per_million, socket_address, uint32};
-use crate::server::resource::{Kind, Resource, Resources};
+use crate::ads::Kind;
+use crate::server::resource::{Resource, Resources};
 
 /// The endpoints of one EDS service.
 #[derive(Debug, Clone, Default)]

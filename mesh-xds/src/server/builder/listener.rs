@@ -14,7 +14,8 @@ use super::rbac::Rbac;
 use super::route::RouteConfig;
 use super::tls::DownstreamTls;
 use super::{address, ads, duration, transport_socket};
-use crate::server::resource::{Kind, Resource, Resources};
+use crate::ads::Kind;
+use crate::server::resource::{Resource, Resources};
 
 /// A listener: what a client's target name, or a server's address, resolves to.
 #[derive(Debug, Clone)]

@@ -9,7 +9,8 @@ use pb::header_matcher::HeaderMatchSpecifier;
 
 use super::retry::Retry;
 use super::{duration, exactly, per_million, prefixed, regex, uint32};
-use crate::server::resource::{Kind, Resource, Resources};
+use crate::ads::Kind;
+use crate::server::resource::{Resource, Resources};
 
 /// A route table.
 #[derive(Debug, Clone)]

@@ -3,8 +3,9 @@
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use envoy_types::pb::google::rpc::Status;
 
+use crate::ads::Kind;
 use crate::server::cache::ControlPlane;
-use crate::server::resource::{Kind, Resource};
+use crate::server::resource::Resource;
 use crate::server::subscriber::{Received, Subscriber};
 
 fn resource(kind: Kind, name: &str, body: &str) -> Resource {

@@ -1,0 +1,128 @@
+//! One test's mesh: control plane, CA, backends, and the meshes that use them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mesh_xds::bootstrap::{Bootstrap, CertificateProvider, FileWatcher, IdentityFiles, ServerConfig};
+use mesh_xds::server::{ControlPlane, Resources};
+use tokio::task::JoinSet;
+
+use crate::backend::Backend;
+use crate::ca::{Ca, Identity};
+use crate::net::Port;
+use crate::wait::soon;
+
+/// Everything around the mesh under test. Dropping it ends all of it.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The control plane: set resources, look at what clients say to them.
+    pub control: ControlPlane,
+    /// The authority of the trust domain `cluster.local`.
+    pub ca: Ca,
+    port: Port,
+    running: JoinSet<()>,
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// A control plane that listens, without resources.
+    #[must_use]
+    pub fn start() -> Self {
+        let mut fleet = Self::start_without_control_plane();
+        fleet.start_control_plane();
+        fleet
+    }
+
+    /// The same, with a control plane that is down.
+    #[must_use]
+    pub fn start_without_control_plane() -> Self {
+        Self {
+            control: ControlPlane::new(),
+            ca: Ca::new("cluster.local"),
+            port: Port::reserve(),
+            running: JoinSet::new(),
+        }
+    }
+
+    /// Where the control plane is, or would be.
+    #[must_use]
+    pub fn control_address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Starts the control plane, again if it was stopped; its resources are those that it had.
+    pub fn start_control_plane(&mut self) {
+        let (control, listener) = (self.control.clone(), self.port.listen());
+        self.running.spawn(async move {
+            control.serve(listener, std::future::pending()).await.expect("a listener that works");
+        });
+    }
+
+    /// Kills the control plane: connections are cut, new ones refused.
+    pub async fn kill_control_plane(&mut self) {
+        self.running.shutdown().await;
+        soon(self.control.wait_for(<[_]>::is_empty)).await;
+    }
+
+    /// Sets resources, and waits until at least one client has answered everything.
+    pub async fn apply(&self, resources: impl Resources) {
+        self.control.set(resources);
+        self.settled(1).await;
+    }
+
+    /// Waits until at least so many clients are connected and have answered everything there is for them.
+    pub async fn settled(&self, clients: usize) {
+        soon(self.control.settled(clients)).await;
+    }
+
+    /// Waits for a refusal, and returns its text.
+    pub async fn nack(&self) -> String {
+        let mut text = None;
+        soon(self.control.wait_for(|clients| {
+            text =
+                clients.iter().flat_map(|client| client.nacks()).map(|(_, nack)| nack.message.clone()).next();
+            text.is_some()
+        }))
+        .await;
+        text.expect("a refusal was seen")
+    }
+
+    /// A bootstrap for a node without identity.
+    #[must_use]
+    pub fn bootstrap(&self, node: &str) -> Bootstrap {
+        self.bootstrap_builder(node).build().expect("a valid bootstrap")
+    }
+
+    /// A bootstrap for a node with an identity, as the provider instance `default`, read again twenty times a second.
+    #[must_use]
+    pub fn bootstrap_with(&self, node: &str, identity: &Identity) -> Bootstrap {
+        let files = IdentityFiles::new(identity.certificate_file(), identity.key_file());
+        let watcher = FileWatcher::identity_only(files)
+            .with_ca_file(identity.ca_file())
+            .with_refresh_interval(Duration::from_millis(50));
+        self.bootstrap_builder(node)
+            .certificate_provider("default", CertificateProvider::FileWatcher(watcher))
+            .build()
+            .expect("a valid bootstrap")
+    }
+
+    /// A plaintext backend.
+    #[must_use]
+    pub fn backend(&self, id: &str) -> Backend {
+        Backend::start(id)
+    }
+
+    /// A backend with TLS that shows an identity and, if `mutual`, wants one.
+    #[must_use]
+    pub fn tls_backend(&self, id: &str, identity: &Identity, mutual: bool) -> Backend {
+        Backend::start_tls(id, self.ca.server_config(identity, mutual))
+    }
+
+    fn bootstrap_builder(&self, node: &str) -> mesh_xds::bootstrap::BootstrapBuilder {
+        let server = ServerConfig::insecure(&self.control_address().to_string()).expect("an address");
+        Bootstrap::builder(node)
+            .server(server)
+            .server_listener_template("grpc/server?xds.resource.listening_address=%s")
+    }
+}

@@ -1,0 +1,55 @@
+//! Waiting for events. The limits are generous: they exist so that a broken test fails instead of hanging.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// How long an event may take before the test fails. Far above what it takes on a loaded machine.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits for something that has to happen.
+///
+/// # Panics
+/// If it does not happen within [`LIMIT`].
+#[track_caller]
+pub fn soon<T>(event: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(LIMIT, event).await {
+            Ok(value) => value,
+            Err(_) => panic!("{caller}: the event did not come within {LIMIT:?}"),
+        }
+    }
+}
+
+/// Waits until a watched value satisfies a condition, and returns it.
+///
+/// # Panics
+/// If it does not within [`LIMIT`], or its owner is gone.
+#[track_caller]
+pub fn until<T: Clone>(
+    mut value: watch::Receiver<T>,
+    condition: impl FnMut(&T) -> bool,
+) -> impl Future<Output = T> {
+    soon(async move {
+        let found = value.wait_for(condition).await.expect("the owner of the value is alive");
+        found.clone()
+    })
+}
+
+/// Waits until the runtime of the caller runs at most `tasks` tasks: what a leak check compares with its baseline.
+///
+/// The end of a task is not an event that its observer could wait for, so this yields to the scheduler in between.
+///
+/// # Panics
+/// If that does not come within [`LIMIT`].
+#[track_caller]
+pub fn until_tasks_at_most(tasks: usize) -> impl Future<Output = ()> {
+    soon(async move {
+        let metrics = tokio::runtime::Handle::current().metrics();
+        while metrics.num_alive_tasks() > tasks {
+            tokio::task::yield_now().await;
+        }
+    })
+}
