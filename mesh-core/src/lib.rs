@@ -12,6 +12,7 @@
 //!   [`identity`], [`telemetry`], [`rng`]
 
 pub mod breaker;
+pub mod chain;
 pub mod config;
 pub mod deadline;
 pub mod error;
