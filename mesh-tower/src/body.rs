@@ -7,11 +7,15 @@
 use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
+#[cfg(any(feature = "http1", feature = "http2"))]
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+#[cfg(any(feature = "http1", feature = "http2"))]
+use crate::server::exchange::Exchange;
 #[cfg(feature = "http1")]
 use crate::transport::h1::RecvBody as Http1Body;
 #[cfg(feature = "http2")]
@@ -38,7 +42,7 @@ enum Repr {
     #[cfg(feature = "http1")]
     Http1(Http1Body),
     #[cfg(any(feature = "http1", feature = "http2"))]
-    Incoming(hyper::body::Incoming),
+    Served(hyper::body::Incoming, Arc<Exchange>),
     Boxed(BoxBody),
 }
 
@@ -88,10 +92,10 @@ impl Body {
         }
     }
 
-    /// The request body of a connection that hyper serves.
+    /// The request body of a connection that we serve; what is read of it counts in `exchange`.
     #[cfg(any(feature = "http1", feature = "http2"))]
-    pub(crate) const fn incoming(body: hyper::body::Incoming) -> Self {
-        Self { repr: Repr::Incoming(body) }
+    pub(crate) const fn served(body: hyper::body::Incoming, exchange: Arc<Exchange>) -> Self {
+        Self { repr: Repr::Served(body, exchange) }
     }
 
     #[cfg(feature = "http2")]
@@ -125,7 +129,13 @@ impl http_body::Body for Body {
             #[cfg(feature = "http1")]
             Repr::Http1(body) => body.poll_frame(cx),
             #[cfg(any(feature = "http1", feature = "http2"))]
-            Repr::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::new),
+            Repr::Served(body, exchange) => {
+                let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
+                if let Some(data) = frame.as_ref().and_then(|f| f.as_ref().ok()).and_then(Frame::data_ref) {
+                    exchange.count_request(data.len());
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::new)))
+            }
             Repr::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -139,7 +149,7 @@ impl http_body::Body for Body {
             #[cfg(feature = "http1")]
             Repr::Http1(body) => body.is_end_stream(),
             #[cfg(any(feature = "http1", feature = "http2"))]
-            Repr::Incoming(body) => body.is_end_stream(),
+            Repr::Served(body, _) => body.is_end_stream(),
             Repr::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -155,7 +165,7 @@ impl http_body::Body for Body {
             #[cfg(feature = "http1")]
             Repr::Http1(body) => body.size_hint(),
             #[cfg(any(feature = "http1", feature = "http2"))]
-            Repr::Incoming(body) => body.size_hint(),
+            Repr::Served(body, _) => body.size_hint(),
             Repr::Boxed(body) => body.size_hint(),
         }
     }
@@ -171,7 +181,7 @@ impl fmt::Debug for Body {
             #[cfg(feature = "http1")]
             Repr::Http1(_) => "http1",
             #[cfg(any(feature = "http1", feature = "http2"))]
-            Repr::Incoming(_) => "incoming",
+            Repr::Served(..) => "served",
             Repr::Boxed(_) => "boxed",
         };
         f.debug_tuple("Body").field(&kind).finish()

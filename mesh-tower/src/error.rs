@@ -57,7 +57,8 @@ impl Error {
     /// The peer provably did nothing, so that trying again is safe.
     #[must_use]
     pub fn may_retry(&self) -> bool {
-        let local = matches!(self.reason(), Some(Reason::Overflow | Reason::NoHealthyUpstream | Reason::Dropped));
+        let local =
+            matches!(self.reason(), Some(Reason::Overflow | Reason::NoHealthyUpstream | Reason::Dropped));
         local || self.reason().is_some_and(|r| matches!(r.failure(), Failure::Connect | Failure::Refused))
     }
 

@@ -64,8 +64,7 @@ fn put_status(headers: &mut HeaderMap, code: GrpcCode, message: &str) {
 
 /// `grpc-message` keeps printable ASCII but for `%`; every other byte becomes `%XX`.
 fn percent_encode(message: &str) -> String {
-    const HEX: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
     let mut encoded = String::with_capacity(message.len());
     for byte in message.bytes() {
         match byte {

@@ -9,12 +9,12 @@ use http::{Request, Response};
 use mesh_core::config::cluster::UpstreamProtocol;
 
 use super::error::{ConnectError, SendError};
-use super::io::BoxIo;
-use super::pool::PoolSettings;
 #[cfg(feature = "http1")]
 use super::h1;
 #[cfg(feature = "http2")]
 use super::h2;
+use super::io::BoxIo;
+use super::pool::PoolSettings;
 use super::{ConnectionEvents, HttpConnection, Unavailable};
 use crate::body::Body;
 
@@ -72,7 +72,8 @@ impl Client {
             }
             #[cfg(not(all(feature = "http1", feature = "http2")))]
             missing => {
-                let text = format!("mesh-tower was built without support for {missing:?}; enable its cargo feature");
+                let text =
+                    format!("mesh-tower was built without support for {missing:?}; enable its cargo feature");
                 Err(ConnectError::new(super::error::ConnectFailure::Protocol, text))
             }
         }

@@ -11,7 +11,9 @@ pub mod h1;
 #[cfg(feature = "http2")]
 pub mod h2;
 pub mod io;
+pub mod listen;
 pub mod pool;
+pub(crate) mod serve;
 pub(crate) mod task;
 pub mod tcp;
 

@@ -15,11 +15,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::{ConnectionPermit, ConnectivityState, PoolSettings, TryAcquire};
+use crate::transport::ConnectionEvents;
 use crate::transport::client::{Client, Lease};
 use crate::transport::connect::{ConnectionKey, Show, dial};
 use crate::transport::error::{ConnectError, ConnectFailure};
 use crate::transport::task::Task;
-use crate::transport::ConnectionEvents;
 
 /// A connection that the peer ends within this time of its start counts as a failed attempt: a peer that accepts
 /// and hangs up must not be dialled in a tight loop.
@@ -365,7 +365,10 @@ impl Group {
     }
 
     fn closed_error(&self) -> ConnectError {
-        ConnectError::new(ConnectFailure::Closed, format!("{}: the endpoint was removed", Show(&self.address)))
+        ConnectError::new(
+            ConnectFailure::Closed,
+            format!("{}: the endpoint was removed", Show(&self.address)),
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

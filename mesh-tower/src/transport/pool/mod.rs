@@ -177,7 +177,12 @@ impl fmt::Debug for PoolSettings {
 impl EndpointPool {
     /// A pool without connections; nothing is opened before it is needed or asked for. Its tasks run on `runtime`.
     pub fn new(address: Address, settings: PoolSettings, runtime: Handle) -> Self {
-        Self { address, settings: Arc::new(ArcSwap::from_pointee(settings)), runtime, groups: Mutex::default() }
+        Self {
+            address,
+            settings: Arc::new(ArcSwap::from_pointee(settings)),
+            runtime,
+            groups: Mutex::default(),
+        }
     }
 
     /// The endpoint's address.
@@ -276,7 +281,8 @@ impl EndpointPool {
             Some(tls) => !same_tls(tls.as_ref(), key.tls.as_ref()),
             None => false,
         };
-        let group = Group::new(self.address.clone(), key.clone(), self.settings.clone(), &self.runtime, retired);
+        let group =
+            Group::new(self.address.clone(), key.clone(), self.settings.clone(), &self.runtime, retired);
         groups.list.push(group.clone());
         group
     }

@@ -1,0 +1,160 @@
+//! The body of a response: the application's, or the mesh's own; watched to its end.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use mesh_core::error::Rejection;
+use mesh_core::request::RequestKind;
+
+use crate::body::{Body, BodyError, BoxError};
+use crate::local_reply;
+use crate::server::deadline::Deadline;
+use crate::server::exchange::Report;
+
+/// A response body behind the server stack.
+///
+/// Dropping it before its end tells of the request as cancelled by the caller.
+#[pin_project::pin_project(PinnedDrop)]
+pub struct ResponseBody<B> {
+    #[pin]
+    inner: Inner<B>,
+    report: Option<Report>,
+    deadline: Option<Deadline>,
+    /// What is still to come by the length that the body announced.
+    announced: Option<u64>,
+}
+
+#[pin_project::pin_project(project = InnerProj)]
+enum Inner<B> {
+    Application(#[pin] B),
+    Mesh(Body),
+    /// Cut off, or over.
+    Ended,
+}
+
+// === impl ResponseBody ===
+
+impl<B: http_body::Body<Data = Bytes>> ResponseBody<B> {
+    pub(crate) fn of_application(body: B, mut report: Report, deadline: Option<Deadline>) -> Self {
+        let announced = body.size_hint().exact();
+        if announced == Some(0) || body.is_end_stream() || report.is_bodiless() {
+            // Nobody polls a body that is over.
+            report.complete();
+        }
+        Self { inner: Inner::Application(body), report: Some(report), deadline, announced }
+    }
+}
+
+impl<B> ResponseBody<B> {
+    pub(crate) fn of_mesh(body: Body, mut report: Option<Report>) -> Self {
+        if let Some(report) = &mut report {
+            report.complete();
+        }
+        Self { inner: Inner::Mesh(body), report, deadline: None, announced: None }
+    }
+}
+
+impl<B> http_body::Body for ResponseBody<B>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut this = self.project();
+        let polled = match this.inner.as_mut().project() {
+            InnerProj::Application(body) => body.poll_frame(cx).map_err(BodyError::new),
+            InnerProj::Mesh(body) => Pin::new(body).poll_frame(cx),
+            InnerProj::Ended => return Poll::Ready(None),
+        };
+        let Poll::Ready(frame) = polled else {
+            let Some(deadline) = this.deadline else { return Poll::Pending };
+            let rejection = ready!(deadline.poll_expired(cx));
+            this.inner.set(Inner::Ended);
+            return Poll::Ready(Some(cut_off(this.report.take(), rejection)));
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                let sent = frame.data_ref().map_or(0, |data| data.len() as u64);
+                *this.announced = this.announced.map(|left| left.saturating_sub(sent));
+                let over = *this.announced == Some(0) || this.inner.is_end_stream();
+                if let Some(report) = this.report {
+                    report.frame(frame);
+                    if over {
+                        report.complete();
+                    }
+                }
+            }
+            Some(Err(_)) => {
+                if let Some(mut report) = this.report.take() {
+                    report.service_failed();
+                }
+            }
+            None => {
+                if let Some(mut report) = this.report.take() {
+                    report.complete();
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Application(body) => body.size_hint(),
+            Inner::Mesh(body) => body.size_hint(),
+            Inner::Ended => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl<B> std::fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ResponseBody")
+    }
+}
+
+#[pin_project::pinned_drop]
+impl<B> PinnedDrop for ResponseBody<B> {
+    fn drop(self: Pin<&mut Self>) {
+        // The application's body goes first: what it holds is released before the request counts as over.
+        let mut this = self.project();
+        this.inner.set(Inner::Ended);
+    }
+}
+
+// === impl Inner ===
+
+impl<B: http_body::Body<Data = Bytes>> Inner<B> {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Application(body) => body.is_end_stream(),
+            Self::Mesh(body) => body.is_end_stream(),
+            Self::Ended => true,
+        }
+    }
+}
+
+/// The last frame of a response whose time is up.
+fn cut_off(report: Option<Report>, rejection: Rejection) -> Result<Frame<Bytes>, BodyError> {
+    let kind = report.map_or(RequestKind::Http, |mut report| {
+        report.refused(&rejection);
+        report.complete();
+        report.exchange().kind
+    });
+    match kind {
+        RequestKind::Grpc => Ok(Frame::trailers(local_reply::trailers(&rejection))),
+        RequestKind::Http => Err(BodyError::new(crate::error::Error::from(rejection))),
+    }
+}

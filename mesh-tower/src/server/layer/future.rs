@@ -1,0 +1,118 @@
+//! The future of a served request.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Response;
+use mesh_core::error::Rejection;
+use mesh_core::request::RequestKind;
+
+use super::body::ResponseBody;
+use crate::local_reply;
+use crate::server::deadline::Deadline;
+use crate::server::exchange::Report;
+
+/// Future of [`ServerService`](super::ServerService).
+///
+/// Dropping it drops the application's future, returns the permit and tells of the request as cancelled.
+#[pin_project::pin_project]
+pub struct ResponseFuture<F> {
+    #[pin]
+    state: State<F>,
+}
+
+#[pin_project::pin_project(project = StateProj)]
+enum State<F> {
+    Serving {
+        #[pin]
+        inner: F,
+        /// None once the response is out.
+        report: Option<Report>,
+        deadline: Option<Deadline>,
+    },
+    Refused {
+        kind: RequestKind,
+        rejection: Option<Rejection>,
+        report: Option<Report>,
+    },
+}
+
+// === impl ResponseFuture ===
+
+impl<F> ResponseFuture<F> {
+    pub(crate) fn serving(inner: F, report: Report, deadline: Option<Deadline>) -> Self {
+        Self { state: State::Serving { inner, report: Some(report), deadline } }
+    }
+
+    pub(crate) fn refused(kind: RequestKind, rejection: Rejection, report: Option<Report>) -> Self {
+        Self { state: State::Refused { kind, rejection: Some(rejection), report } }
+    }
+}
+
+impl<F, RB, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<RB>, E>>,
+    RB: http_body::Body<Data = Bytes>,
+{
+    type Output = Result<Response<ResponseBody<RB>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Serving { inner, report, deadline } => match inner.poll(cx) {
+                Poll::Ready(Ok(response)) => {
+                    let report = report.take().expect("a future is not polled after it was ready");
+                    Poll::Ready(Ok(answer(response, report, deadline.take())))
+                }
+                Poll::Ready(Err(error)) => {
+                    if let Some(mut report) = report.take() {
+                        report.service_failed();
+                    }
+                    Poll::Ready(Err(error))
+                }
+                Poll::Pending => {
+                    let Some(deadline) = deadline else { return Poll::Pending };
+                    deadline.poll_expired(cx).map(|rejection| {
+                        let report = report.take().expect("a future is not polled after it was ready");
+                        Ok(refuse(report.exchange().kind, rejection, Some(report)))
+                    })
+                }
+            },
+            StateProj::Refused { kind, rejection, report } => {
+                let rejection = rejection.take().expect("a future is not polled after it was ready");
+                Poll::Ready(Ok(refuse(*kind, rejection, report.take())))
+            }
+        }
+    }
+}
+
+impl<F> std::fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ResponseFuture")
+    }
+}
+
+fn answer<RB>(
+    response: Response<RB>,
+    mut report: Report,
+    deadline: Option<Deadline>,
+) -> Response<ResponseBody<RB>>
+where
+    RB: http_body::Body<Data = Bytes>,
+{
+    report.head(&response);
+    response.map(|body| ResponseBody::of_application(body, report, deadline))
+}
+
+fn refuse<RB>(kind: RequestKind, rejection: Rejection, report: Option<Report>) -> Response<ResponseBody<RB>> {
+    let mut report = report;
+    if let Some(report) = &mut report {
+        report.refused(&rejection);
+    }
+    let response = local_reply::reply(kind, rejection);
+    if let Some(report) = &mut report {
+        report.head(&response);
+    }
+    response.map(|body| ResponseBody::of_mesh(body, report))
+}

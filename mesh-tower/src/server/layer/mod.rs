@@ -1,0 +1,85 @@
+//! The server stack as a Tower layer, for tonic's and axum's own servers.
+//!
+//! [`ServerLayer`] works on connections of [`MeshListener`](crate::transport::listen::MeshListener) only: a request
+//! that did not come over one has no [`Peer`], and is refused. `mesh.serve` runs the same stack around
+//! the whole application and needs no layer; a layer of axum's `Router` does not cover routes that are added after it.
+
+mod body;
+mod future;
+#[cfg(test)]
+mod tests;
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use mesh_core::error::{Reason, Rejection};
+use mesh_core::request::RequestKind;
+use tokio::time::Instant;
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use self::body::ResponseBody;
+pub use self::future::ResponseFuture;
+use super::peer::Peer;
+use super::stack;
+
+/// Puts the server stack around a service.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ServerLayer {}
+
+/// A service behind the server stack.
+///
+/// Its error is the service's own: what the mesh refuses, it refuses with a response.
+#[derive(Debug, Clone)]
+pub struct ServerService<S> {
+    inner: S,
+}
+
+// === impl ServerLayer ===
+
+impl ServerLayer {
+    pub(crate) fn new() -> Self {
+        Self {}
+    }
+}
+
+impl<S> Layer<S> for ServerLayer {
+    type Service = ServerService<S>;
+
+    fn layer(&self, inner: S) -> ServerService<S> {
+        ServerService { inner }
+    }
+}
+
+// === impl ServerService ===
+
+impl<S, B, RB> Service<Request<B>> for ServerService<S>
+where
+    S: Service<Request<B>, Response = Response<RB>>,
+    RB: http_body::Body<Data = Bytes>,
+{
+    type Response = Response<ResponseBody<RB>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let Some(peer) = Peer::of(&request).cloned() else {
+            let kind = RequestKind::of(request.headers());
+            return ResponseFuture::refused(kind, Rejection::new(Reason::Unauthenticated), None);
+        };
+        let stack::Admitted { report, verdict } = stack::admit(&peer, &mut request, Instant::now());
+        match verdict {
+            Ok(deadline) => {
+                request.extensions_mut().insert(peer);
+                ResponseFuture::serving(self.inner.call(request), report, deadline)
+            }
+            Err(rejection) => ResponseFuture::refused(report.exchange().kind, rejection, Some(report)),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Serves an application on connections that we own: `mesh.serve`.
+//!
+//! One task accepts (the caller's own: the future of `serve`), one task per connection drives it, HTTP/2 streams have a
+//! task each. Connection tasks are owned by the future: dropping it closes the socket and cuts off every connection,
+//! and with a connection end its streams. To stop without cutting anybody off, use `mesh.shutdown`.
+//!
+//! A connection goes away (GOAWAY, or `connection: close`) when the mesh drains, when its listener is gone, and when its
+//! filter chain is no longer the one that its addresses lead to. Calls in flight then have
+//! [`ServerLimits::drain_grace`](crate::server::ServerLimits::drain_grace), or what is left of the shutdown's limit.
+
+mod connection;
+mod io;
+mod service;
+mod signal;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tower_service::Service;
+use tracing::Instrument as _;
+
+use super::listen::Acceptor;
+use crate::body::{Body, BoxError};
+use crate::drain::Phase;
+use crate::server::ServerRuntime;
+
+/// Serves until the mesh has drained.
+pub(crate) async fn serve<S, B>(server: Arc<ServerRuntime>, tcp: TcpListener, app: S)
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    // Held to the last connection: a shutdown waits for it.
+    let mut held = server.drain.hold();
+    let mut acceptor = Acceptor::new(server.clone(), tcp, false);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            next = poll_fn(|cx| acceptor.poll_connection(cx)) => {
+                let Some(io) = next else { break };
+                let span = tracing::debug_span!("connection", remote = ?io.peer().remote);
+                let task = connection::drive(io, app.clone(), acceptor.serving()).instrument(span);
+                connections.spawn_on(task, &server.runtime);
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    let all_gone = async { while connections.join_next().await.is_some() {} };
+    tokio::select! {
+        () = all_gone => {}
+        () = held.reached(Phase::Forced) => {}
+    }
+    connections.shutdown().await;
+    tracing::info!("drained");
+}
