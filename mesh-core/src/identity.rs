@@ -138,6 +138,8 @@ impl Peer {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -169,5 +171,30 @@ mod tests {
             assert!(SpiffeId::parse(bad).is_err(), "{bad}");
         }
         assert!(SpiffeId::parse(&format!("spiffe://td/{}", "a".repeat(2048))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_is_accepted_exactly_if_the_grammar_says_so(
+            text in prop_oneof![
+                "spiffe://[a-zA-Z0-9._:@%-]{0,12}(/[a-zA-Z0-9._%?-]{0,4}){0,4}",
+                "spiffe://[a-z.]{1,8}(/(\\.{0,3}|[A-Za-z0-9_-]{1,3})){0,3}",
+                "(spiffe|SPIFFE|https)?(:|://|:///)?\\PC{0,20}",
+                "spiffe://[a-z]{250,260}/[a-z]{0,3}",
+                "spiffe://td/[a-z]{2030,2040}",
+            ],
+        ) {
+            let grammar = regex::Regex::new(r"\Aspiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)*\z").unwrap();
+            let relative = text.split('/').skip(3).any(|s| s == "." || s == "..");
+            let valid = grammar.is_match(&text) && !relative && text.len() <= SpiffeId::MAX_BYTES;
+            let id = SpiffeId::parse(&text);
+            prop_assert_eq!(id.is_ok(), valid, "{}", text);
+            if let Ok(id) = id {
+                let whole = format!("spiffe://{}{}", id.trust_domain(), id.path());
+                prop_assert_eq!(&whole, &text);
+                prop_assert_eq!(id.as_str(), &text);
+                prop_assert!(id.path().is_empty() || id.path().starts_with('/'));
+            }
+        }
     }
 }
