@@ -248,4 +248,19 @@ mod tests {
             assert_eq!(GrpcCode::parse(odd), GrpcCode::UNKNOWN);
         }
     }
+
+    #[test]
+    fn every_grpc_code_reads_what_it_writes() {
+        let codes: Vec<GrpcCode> = (0..=16).map(|n: u8| GrpcCode::parse(n.to_string().as_bytes())).collect();
+        assert!(codes.iter().zip(0..).all(|(code, n)| code.get() == n && code.to_string() == n.to_string()));
+        assert_eq!(codes[14], GrpcCode::UNAVAILABLE);
+    }
+
+    #[test]
+    fn success_is_the_peers_word_on_the_request() {
+        let of = |http: u16, grpc| Outcome::Response { http: StatusCode::from_u16(http).unwrap(), grpc };
+        assert!(of(200, Some(GrpcCode::OK)).is_success() && of(404, None).is_success());
+        assert!(!of(200, Some(GrpcCode::NOT_FOUND)).is_success() && !of(500, None).is_success());
+        assert!(!Outcome::Failed(Failure::Reset).is_success() && !Outcome::Cancelled.is_success());
+    }
 }

@@ -85,19 +85,35 @@ pub fn caller_timeout(headers: &HeaderMap) -> Option<Duration> {
 /// nanosecond.
 #[must_use]
 pub fn format_grpc_timeout(remaining: Duration) -> HeaderValue {
-    const MOST: u128 = 99_999_999;
-    const UNITS: [(u128, char); 6] = [
-        (1, 'n'),
-        (1_000, 'u'),
-        (1_000_000, 'm'),
-        (1_000_000_000, 'S'),
-        (60_000_000_000, 'M'),
-        (3_600_000_000_000, 'H'),
+    const MOST: u64 = 99_999_999;
+    const UNITS: [(u64, u8); 6] = [
+        (1, b'n'),
+        (1_000, b'u'),
+        (1_000_000, b'm'),
+        (1_000_000_000, b'S'),
+        (60_000_000_000, b'M'),
+        (3_600_000_000_000, b'H'),
     ];
-    let nanos = remaining.as_nanos().max(1);
-    let fits = UNITS.iter().map(|(size, unit)| (nanos.div_ceil(*size), unit)).find(|(n, _)| *n <= MOST);
-    let (amount, unit) = fits.unwrap_or((MOST, &'H'));
-    HeaderValue::try_from(format!("{amount}{unit}")).unwrap_or(HeaderValue::from_static("99999999H"))
+    // Beyond 584 years only hours fit anyway, and no more of them than 8 digits say.
+    let nanos = u64::try_from(remaining.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let fits = UNITS.iter().map(|(size, unit)| (nanos.div_ceil(*size), *unit)).find(|(n, _)| *n <= MOST);
+    let (mut amount, unit) = match fits {
+        Some(fits) if nanos < u64::MAX => fits,
+        Some(_) | None => (remaining.as_secs().div_ceil(3_600).min(MOST), b'H'),
+    };
+    // By hand: this is on the path of every call, and one allocation is enough.
+    let mut text = [unit; 9];
+    let mut start = text.len() - 1;
+    for digit in text.iter_mut().rev().skip(1) {
+        *digit = b'0' + (amount % 10) as u8;
+        amount /= 10;
+        start -= 1;
+        if amount == 0 {
+            break;
+        }
+    }
+    let text = text.get(start..).unwrap_or_default();
+    HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("99999999H"))
 }
 
 /// The earliest of all bounds, and which it is; none if nothing bounds the request.

@@ -57,6 +57,8 @@ fn what_remains_is_written_in_the_finest_unit_that_fits_and_rounded_up() {
         (99_999 * second + 999 * MS, "99999999m"),
         (100_000 * second, "100000S"),
         (100_000_000 * second, "1666667M"),
+        (Duration::from_nanos(u64::MAX), "5124096H"),
+        (Duration::from_secs(20_000_000_000), "5555556H"),
         (Duration::MAX, "99999999H"),
     ] {
         assert_eq!(format_grpc_timeout(remaining), text, "{remaining:?}");

@@ -13,4 +13,4 @@ mod tests;
 
 pub use backoff::BackOff;
 pub use classify::Untouched;
-pub use policy::{Ended, Retries, Stop, Verdict};
+pub use policy::{Ended, Retries, Stop, Verdict, attempt_timeout};

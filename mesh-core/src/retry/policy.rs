@@ -117,6 +117,15 @@ impl Retries {
     }
 }
 
+/// How long one attempt may take; never a bound for gRPC, whose deadline covers all attempts (gRFC A44).
+#[must_use]
+pub fn attempt_timeout(policy: Option<&RetryPolicy>, kind: RequestKind) -> Option<Duration> {
+    match kind {
+        RequestKind::Grpc => None,
+        RequestKind::Http => policy?.per_try_timeout.filter(|t| !t.is_zero()),
+    }
+}
+
 fn is_refused(outcome: Outcome) -> bool {
     outcome == Outcome::Failed(Failure::Refused)
 }

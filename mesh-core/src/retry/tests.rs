@@ -256,6 +256,16 @@ fn after_the_transparent_retry_a_refusal_is_the_policys() {
 }
 
 #[test]
+fn one_attempt_is_bounded_for_http_alone() {
+    let bounded = RetryPolicy { per_try_timeout: Some(Duration::from_secs(1)), ..policy("5xx", 1) };
+    assert_eq!(attempt_timeout(Some(&bounded), RequestKind::Http), Some(Duration::from_secs(1)));
+    assert_eq!(attempt_timeout(Some(&bounded), RequestKind::Grpc), None);
+    let none = RetryPolicy { per_try_timeout: Some(Duration::ZERO), ..bounded };
+    assert_eq!(attempt_timeout(Some(&none), RequestKind::Http), None);
+    assert_eq!(attempt_timeout(None, RequestKind::Http), None);
+}
+
+#[test]
 fn a_budget_is_a_share_with_a_floor() {
     let budget =
         RetryBudget { budget: PerMillion::new(200_000).unwrap(), min_retry_concurrency: Limit::new(3) };
