@@ -24,6 +24,9 @@ use self::shape::Shape;
 /// Largest text that is read, in bytes.
 pub const MAX_TEXT_BYTES: usize = 32 << 20;
 
+/// Deepest nesting that is read: three times what real resources have, and bounded on the stack.
+const MAX_DEPTH: usize = 64;
+
 /// How a text is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -69,6 +72,8 @@ enum Problem {
     TooLarge(usize),
     #[error("{0}")]
     Parse(String),
+    #[error("nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
     #[error("holds neither resources nor static_resources, nor a resource with @type")]
     NoResources,
     #[error("{0:?} has no meaning here; resources stand under static_resources or resources")]
@@ -143,6 +148,7 @@ where
     T: for<'de> DeserializeSeed<'de, Value = V>,
 {
     match format {
+        Format::Json if depth(text) > MAX_DEPTH => Err(Problem::TooDeep.into()),
         Format::Json => {
             let mut json = serde_json::Deserializer::from_str(text);
             let value = seed.deserialize(&mut json);
@@ -151,10 +157,12 @@ where
         Format::Yaml => {
             let options = serde_saphyr::options! {
                 budget: serde_saphyr::budget! {
-                    max_depth: 128,
+                    max_depth: MAX_DEPTH,
                     max_events: 16_000_000,
                     max_nodes: 8_000_000,
                 },
+                // `n`, `no` and `off` are texts: YAML 1.2.
+                strict_booleans: true,
                 with_snippet: false,
             };
             serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
@@ -163,6 +171,26 @@ where
             .map_err(|e| of_yaml(&e))
         }
     }
+}
+
+/// How deep a JSON text is nested; brackets within strings do not count.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn of_json(error: &serde_json::Error) -> InvalidText {

@@ -1,1 +1,171 @@
-//! Tests.
+//! HTTP filters of a connection manager and their overrides on routes.
+
+use mesh_core::config::filter::{FilterConfig, FilterOverride};
+use mesh_core::rbac::RbacAction;
+
+use crate::ads::Kind;
+use crate::resource::tests::{client, refusals, routes, server, unapplied};
+
+const PREFIX: &str = "type.googleapis.com/envoy.extensions.filters";
+const HTTP: &str = "type.googleapis.com/envoy.extensions.filters.http";
+const ROUTER: &str = "{name: router, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
+
+fn manager(filters: &str) -> String {
+    format!(
+        "{{\"@type\": {PREFIX}.network.http_connection_manager.v3.HttpConnectionManager, route_config: {{}}, http_filters: [{filters}]}}"
+    )
+}
+
+fn on_client(filters: &str) -> String {
+    format!("name: l\napi_listener: {{api_listener: {}}}", manager(filters))
+}
+
+fn on_server(filters: &str) -> String {
+    format!(
+        "name: l\naddress: {{socket_address: {{address: 0.0.0.0, port_value: 80}}}}\nfilter_chains: [{{filters: [{{name: hcm, typed_config: {}}}]}}]",
+        manager(filters)
+    )
+}
+
+fn filter(kind: &str, fields: &str) -> String {
+    format!("{{name: f, typed_config: {{\"@type\": {HTTP}.{kind}}}{fields}}}")
+}
+
+fn overriding(config: &str) -> String {
+    format!("name: r\nvirtual_hosts: [{{name: v, domains: [a], typed_per_filter_config: {{f: {config}}}}}]")
+}
+
+#[test]
+fn filters_keep_their_order_names_and_switches() {
+    let found = server(&on_server(&format!("{}, {ROUTER}", filter("rbac.v3.RBAC", ", disabled: true"))));
+    let filters = &found.chains[0].http.filters;
+    assert_eq!(
+        filters.iter().map(|f| (&*f.name, f.disabled)).collect::<Vec<_>>(),
+        [("f", true), ("router", false)]
+    );
+    // No rules let everything pass: a denial of nothing.
+    assert!(
+        matches!(&filters[0].config, FilterConfig::Rbac(r) if r.action == RbacAction::Deny && r.policies.is_empty())
+    );
+    assert_eq!(filters[1].config, FilterConfig::Router);
+}
+
+#[test]
+fn an_optional_or_traffic_only_filter_that_is_not_known_is_left_out_and_listed() {
+    for text in [
+        filter("jwt_authn.v3.JwtAuthentication", ", is_optional: true"),
+        filter("fault.v3.HTTPFault", ""),
+        filter("stateful_session.v3.StatefulSession", ""),
+        filter("grpc_stats.v3.FilterConfig", ""),
+        "{name: f, is_optional: true, config_discovery: {}}".to_owned(),
+    ] {
+        let yaml = on_client(&format!("{text}, {ROUTER}"));
+        assert_eq!(client(&yaml).filters.len(), 1, "{text}");
+        assert_eq!(unapplied(Kind::Listener, &yaml), ["api_listener.api_listener.http_filters[0]"], "{text}");
+    }
+    // Access control on the side that calls decides nothing, so it may be left out where it is optional.
+    let yaml = on_client(&format!("{}, {ROUTER}", filter("rbac.v3.RBAC", ", is_optional: true")));
+    assert_eq!(client(&yaml).filters.len(), 1);
+}
+
+#[test]
+fn a_list_of_filters_that_cannot_be_honoured_is_refused() {
+    let jwt = filter("jwt_authn.v3.JwtAuthentication", "");
+    let rbac = filter("rbac.v3.RBAC", "");
+    for (side, at) in [
+        (&on_client as &dyn Fn(&str) -> String, "api_listener.api_listener.http_filters"),
+        (&on_server, "filter_chains[0].filters[0].typed_config.http_filters"),
+    ] {
+        for (list, rest) in [
+            (String::new(), ": the last filter must be the router"),
+            (filter("fault.v3.HTTPFault", ""), ": the last filter must be the router"),
+            (
+                format!("{jwt}, {ROUTER}"),
+                "[0].typed_config: extension \"type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication\" is not supported",
+            ),
+            (
+                format!("{ROUTER}, {}", ROUTER.replace("name: router", "name: again")),
+                "[1]: nothing may follow the router",
+            ),
+            (format!("{ROUTER}, {ROUTER}"), "[1].name: \"router\" is given twice"),
+            (ROUTER.replace("name: router", "name: ''"), "[0].name: must not be empty"),
+            ("{name: a}".to_owned(), "[0].typed_config: is required"),
+            ("{name: a, config_discovery: {}}".to_owned(), "[0].config_discovery: is not supported"),
+            (
+                ROUTER.replace("name: router", "name: r, disabled: true"),
+                "[0].disabled: the router cannot be disabled",
+            ),
+            (
+                ROUTER.replace("router.v3.Router", "router.v3.Router, upstream_http_filters: [{name: a}]"),
+                "[0].typed_config.upstream_http_filters: is not supported",
+            ),
+        ] {
+            refusals(Kind::Listener, side, &[(&list, &format!("{at}{rest}"))]);
+        }
+    }
+    refusals(
+        Kind::Listener,
+        on_client,
+        &[(
+            &format!("{rbac}, {ROUTER}"),
+            "api_listener.api_listener.http_filters[0]: access control belongs on the server's side",
+        )],
+    );
+}
+
+#[test]
+fn options_of_the_router_are_listed() {
+    let at = "api_listener.api_listener.http_filters[0].typed_config";
+    for field in ["upstream_log: [{}]", "strict_check_headers: [a]", "respect_expected_rq_timeout: true"] {
+        let yaml = on_client(&ROUTER.replace("router.v3.Router", &format!("router.v3.Router, {field}")));
+        let name = field.split(':').next().unwrap();
+        assert_eq!(unapplied(Kind::Listener, &yaml), [format!("{at}.{name}")]);
+    }
+}
+
+#[test]
+fn overrides_disable_enable_or_replace() {
+    let of = |config: &str| {
+        let found = routes(&overriding(config));
+        found.virtual_hosts[0].overrides.find("f").cloned()
+    };
+    let wrapper = "\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig";
+    let per_route = format!("\"@type\": {HTTP}.rbac.v3.RBACPerRoute");
+    assert_eq!(of(&format!("{{{wrapper}, disabled: true}}")), Some(FilterOverride::Disabled));
+    assert_eq!(of(&format!("{{{wrapper}}}")), Some(FilterOverride::Enabled));
+    assert_eq!(of(&format!("{{{per_route}}}")), Some(FilterOverride::Rbac(None)));
+    assert_eq!(of(&format!("{{{per_route}, rbac: {{}}}}")), Some(FilterOverride::Rbac(None)));
+    for text in [
+        format!("{{{per_route}, rbac: {{rules: {{}}}}}}"),
+        format!("{{{wrapper}, config: {{{per_route}, rbac: {{rules: {{}}}}}}}}"),
+    ] {
+        let Some(FilterOverride::Rbac(Some(rules))) = of(&text) else { panic!("{text}") };
+        // An allow list with nobody on it.
+        assert_eq!((rules.action, rules.policies.len()), (RbacAction::Allow, 0));
+    }
+}
+
+#[test]
+fn an_override_that_is_not_known_is_refused_unless_it_is_optional() {
+    let jwt = format!("\"@type\": {HTTP}.jwt_authn.v3.PerRouteConfig");
+    let wrapper = "\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig";
+    let at = "virtual_hosts[0].typed_per_filter_config[\"f\"]";
+    let why = format!("extension \"{HTTP}.jwt_authn.v3.PerRouteConfig\" is not supported");
+    refusals(
+        Kind::Route,
+        overriding,
+        &[
+            (&format!("{{{jwt}}}"), &format!("{at}: {why}")),
+            (&format!("{{{wrapper}, config: {{{jwt}}}}}"), &format!("{at}.config: {why}")),
+            (
+                &format!("{{\"@type\": {HTTP}.rbac.v3.RBACPerRoute, rbac: {{rules: {{action: 9}}}}}}"),
+                &format!("{at}.rbac.rules.action: 9 is not a known value"),
+            ),
+        ],
+    );
+    let optional = overriding(&format!("{{{wrapper}, is_optional: true, config: {{{jwt}}}}}"));
+    assert!(routes(&optional).virtual_hosts[0].overrides.is_empty());
+    assert_eq!(unapplied(Kind::Route, &optional), [format!("{at}.config")]);
+    let fault = overriding(&format!("{{\"@type\": {HTTP}.fault.v3.HTTPFault}}"));
+    assert_eq!(unapplied(Kind::Route, &fault), [at]);
+}
