@@ -1,1 +1,6 @@
-//! Implementations for other people's types, each behind its feature; nothing else imports axum, tonic or mesh-xds.
+//! Trait implementations for other libraries, each behind its feature. Nothing else imports axum or tonic.
+
+#[cfg(feature = "axum")]
+mod axum;
+#[cfg(feature = "tonic")]
+mod tonic;

@@ -40,8 +40,7 @@ impl Peer {
     }
 
     /// The peer of the connection that a request came over.
-    pub(crate) fn of<B>(request: &http::Request<B>) -> Option<&Self> {
-        let extensions = request.extensions();
+    pub(crate) fn of(extensions: &http::Extensions) -> Option<&Self> {
         let direct = extensions.get::<Self>();
         #[cfg(feature = "axum")]
         let direct =

@@ -69,7 +69,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Some(peer) = Peer::of(&request).cloned() else {
+        let Some(peer) = Peer::of(request.extensions()).cloned() else {
             let kind = RequestKind::of(request.headers());
             return ResponseFuture::refused(kind, Rejection::new(Reason::Unauthenticated), None);
         };

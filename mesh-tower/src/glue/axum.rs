@@ -1,0 +1,70 @@
+//! axum: its own server over our listener, and [`Peer`] as an extractor.
+
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+
+use axum::extract::connect_info::Connected;
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum::response::{IntoResponse, Response};
+use axum::serve::{IncomingStream, Listener};
+use http::StatusCode;
+use http::request::Parts;
+
+use crate::server::Peer;
+use crate::transport::listen::{MeshIo, MeshListener};
+
+/// The request did not come over a connection of the mesh.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the request did not come over a connection of the mesh: serve the application with mesh.serve")]
+#[non_exhaustive]
+pub struct MissingPeer {}
+
+impl Listener for MeshListener {
+    type Io = MeshIo;
+    type Addr = SocketAddr;
+
+    /// Never ready once the mesh drains: the server's graceful shutdown, by `mesh.draining()`, is what ends it.
+    async fn accept(&mut self) -> (MeshIo, SocketAddr) {
+        match poll_fn(|cx| self.poll_connection(cx)).await {
+            Some(io) => {
+                let remote = io.peer().remote.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+                (io, remote)
+            }
+            None => pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Self::local_addr(self)
+    }
+}
+
+impl Connected<IncomingStream<'_, MeshListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, MeshListener>) -> Self {
+        stream.io().peer().clone()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Peer {
+    type Rejection = MissingPeer;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, MissingPeer> {
+        Self::of(&parts.extensions).cloned().ok_or(MissingPeer {})
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
+        Ok(Self::of(&parts.extensions).cloned())
+    }
+}
+
+impl IntoResponse for MissingPeer {
+    fn into_response(self) -> Response {
+        (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+    }
+}
