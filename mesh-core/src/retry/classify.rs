@@ -8,13 +8,27 @@ use crate::matcher::header::{HeaderMatcher, MatchedHeader};
 use crate::outcome::{Failure, GrpcCode, Outcome};
 use crate::request::{RequestHead, RequestKind};
 
-/// Proof that the peer's application never saw the request: repeating it changes nothing, whatever it does.
+/// Why a request may be repeated without a policy: the peer's application never saw it, or does not mind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Untouched {
     /// The whole request was handed back: nothing of it was written.
     NeverSent,
     /// The peer said so: REFUSED_STREAM, or GOAWAY below our stream.
     ByPeer,
+    /// HTTP/1.1: a reused connection ended before any byte of a response ([`Self::of_reused`]).
+    Reused,
+}
+
+// === impl Untouched ===
+
+impl Untouched {
+    /// A reused HTTP/1.1 connection ended before any byte of a response: most likely the peer had closed it while it
+    /// was idle. The request may be repeated if nothing of it was written, or if it is idempotent and has no body
+    /// (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+    #[must_use]
+    pub fn of_reused(written: bool, method: &Method, has_body: bool) -> Option<Self> {
+        (!written || (method.is_idempotent() && !has_body)).then_some(Self::Reused)
+    }
 }
 
 /// The gRPC status of an attempt that failed before it was committed; none if it is committed or has succeeded.

@@ -53,7 +53,8 @@ pub enum Stop {
 #[derive(Debug, Clone, Default)]
 pub struct Retries {
     attempts: u32,
-    refused_by_peer: bool,
+    /// A transparent retry was spent that there is only one of.
+    repeated: bool,
     back_off: Option<BackOff>,
 }
 
@@ -83,14 +84,8 @@ impl Retries {
 
     /// Decides after an attempt ended. The deadline is not asked: whoever waits is bounded by it.
     pub fn after(&mut self, policy: Option<&RetryPolicy>, ended: &Ended<'_>, rng: &mut impl Rng) -> Verdict {
-        match ended.untouched {
-            Some(Untouched::NeverSent) if is_refused(ended.outcome) => return Verdict::Transparent,
-            // Once only: a peer that refuses twice is more likely broken than unlucky.
-            Some(Untouched::ByPeer) if is_refused(ended.outcome) && !self.refused_by_peer => {
-                self.refused_by_peer = true;
-                return Verdict::Transparent;
-            }
-            Some(_) | None => {}
+        if self.repeats(ended) {
+            return Verdict::Transparent;
         }
         self.attempts = self.attempts.saturating_add(1);
         let Some(policy) = policy.filter(|p| classify::retriable(p, ended)) else {
@@ -115,6 +110,18 @@ impl Retries {
             }
         }
     }
+
+    /// Whether a transparent retry is due. An I/O error proves nothing: it comes without a proof, and is not refused.
+    fn repeats(&mut self, ended: &Ended<'_>) -> bool {
+        let once = match (ended.untouched, ended.outcome) {
+            (Some(Untouched::NeverSent), Outcome::Failed(Failure::Refused)) => return true,
+            (Some(Untouched::ByPeer), Outcome::Failed(Failure::Refused)) => true,
+            (Some(Untouched::Reused), Outcome::Failed(Failure::Refused | Failure::Reset)) => true,
+            _ => false,
+        };
+        // Once only: a peer that refuses twice is more likely broken than unlucky.
+        once && !std::mem::replace(&mut self.repeated, true)
+    }
 }
 
 /// How long one attempt may take; never a bound for gRPC, whose deadline covers all attempts (gRFC A44).
@@ -124,10 +131,6 @@ pub fn attempt_timeout(policy: Option<&RetryPolicy>, kind: RequestKind) -> Optio
         RequestKind::Grpc => None,
         RequestKind::Http => policy?.per_try_timeout.filter(|t| !t.is_zero()),
     }
-}
-
-fn is_refused(outcome: Outcome) -> bool {
-    outcome == Outcome::Failed(Failure::Refused)
 }
 
 fn most_attempts(policy: &RetryPolicy, kind: RequestKind) -> u32 {

@@ -81,6 +81,7 @@ fn a_grpc_call_without_a_response_is_unavailable_and_one_with_headers_is_committ
     }
     let of = |code: u16| Ended { kind: RequestKind::Grpc, ..http(code) };
     assert!(!retries(&policy(EVERYTHING, 1), &of(200)), "headers without a status commit");
+    assert_eq!(classify::grpc_code(of(200).outcome), None);
     assert!(retries(&unavailable, &of(503)), "a proxy's 503 is UNAVAILABLE");
     assert!(!retries(&unavailable, &of(404)));
 }
@@ -239,6 +240,28 @@ fn what_the_peer_never_saw_is_repeated_without_a_policy() {
         // An I/O error proves nothing, whatever is claimed beside it.
         let reset = Ended { outcome: Outcome::Failed(Failure::Reset), ..never };
         assert_eq!(Retries::new().after(None, &reset, &mut rng), Verdict::Stop(Stop::NotRetriable));
+    }
+}
+
+#[test]
+fn a_reused_connection_that_was_closed_costs_one_repetition_where_that_is_safe() {
+    use http::Method;
+    for (written, method, has_body, safe) in [
+        (false, Method::POST, true, true),
+        (true, Method::POST, false, false),
+        (true, Method::GET, false, true),
+        (true, Method::GET, true, false),
+        (true, Method::PUT, true, false),
+        (true, Method::DELETE, false, true),
+    ] {
+        assert_eq!(Untouched::of_reused(written, &method, has_body).is_some(), safe, "{written} {method}");
+    }
+    let mut rng = Xoshiro::seeded(1);
+    for failure in [Failure::Refused, Failure::Reset] {
+        let mut retries = Retries::new();
+        let ended = Ended { untouched: Some(Untouched::Reused), ..failed(RequestKind::Http, failure) };
+        assert_eq!(retries.after(None, &ended, &mut rng), Verdict::Transparent);
+        assert_eq!(retries.after(None, &ended, &mut rng), Verdict::Stop(Stop::NotRetriable));
     }
 }
 
