@@ -18,6 +18,7 @@
 //! | `resolve` | from a target to the resource it starts from: the shape of the configuration |
 //! | [`transport`], `driver` | the only async parts: one ADS stream per source |
 //! | [`source`] | the entry: [`XdsSource`], a [`mesh_core::snapshot::ConfigSource`] |
+//! | [`static_config`] | the same from a YAML or JSON file: [`StaticSource`] |
 //! | `server` | the embedded control plane (feature `control-plane`) |
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
@@ -33,7 +34,9 @@ pub mod resource_json;
 #[cfg(feature = "control-plane")]
 pub mod server;
 pub mod source;
+pub mod static_config;
 mod store;
 pub mod transport;
 
 pub use self::source::XdsSource;
+pub use self::static_config::StaticSource;

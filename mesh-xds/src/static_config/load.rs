@@ -1,0 +1,184 @@
+//! From a text to validated resources, or to everything that is wrong with it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use mesh_core::config::listener::ListenerConfig;
+
+use crate::ads::{Kind, Name};
+use crate::invalid::Invalid;
+use crate::resource::{Accepted, Checked, Decoded, Rules, decode};
+use crate::resource_json::{EncodedResource, Format, InvalidText, parse};
+
+/// The valid resources of a text.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    pub(super) resources: BTreeMap<(Kind, Name), Accepted>,
+    /// Which listener serves an address.
+    pub(super) addresses: BTreeMap<SocketAddr, Name>,
+}
+
+/// A static configuration that is not used, with everything that is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidFile {
+    file: Option<Arc<Path>>,
+    problems: Vec<FileProblem>,
+}
+
+/// One thing that is wrong with a static configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileProblem {
+    /// The file cannot be read.
+    Read(io::ErrorKind),
+    /// The file is not text.
+    NotUtf8,
+    /// The text holds no resources.
+    Text(InvalidText),
+    /// A resource is of a kind that means nothing in a file.
+    Kind {
+        /// Where it stands in the text.
+        place: String,
+        /// Type URL of the resource.
+        type_url: String,
+    },
+    /// A resource is invalid.
+    Resource {
+        /// Where it stands in the text.
+        place: String,
+        /// Its name, where it has one.
+        name: Option<Name>,
+        /// Which field, and why.
+        invalid: Invalid,
+    },
+    /// Two resources have the same kind and name.
+    Duplicate {
+        /// Where the second stands in the text.
+        place: String,
+        /// Kind of both.
+        kind: Kind,
+        /// Name of both.
+        name: Name,
+    },
+    /// Two listeners serve the same address.
+    Address {
+        /// Where the second stands in the text.
+        place: String,
+        /// The address.
+        address: SocketAddr,
+    },
+}
+
+/// How many problems an error's text holds.
+const SHOWN: usize = 8;
+
+/// Reads and validates every resource of a text.
+pub(super) fn load(text: &str, format: Format, rules: &Rules) -> Result<Loaded, InvalidFile> {
+    let encoded = parse(text, format).map_err(|e| InvalidFile::from(FileProblem::Text(e)))?;
+    let mut loaded = Loaded::default();
+    let mut problems = Vec::new();
+    for resource in encoded {
+        if let Err(problem) = loaded.add(resource, rules) {
+            problems.push(problem);
+        }
+    }
+    if problems.is_empty() { Ok(loaded) } else { Err(InvalidFile { file: None, problems }) }
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    fn add(&mut self, resource: EncodedResource, rules: &Rules) -> Result<(), FileProblem> {
+        let EncodedResource { place, type_url, name: _, value } = resource;
+        let Some(kind) = Kind::from_type_url(&type_url) else {
+            return Err(FileProblem::Kind { place, type_url });
+        };
+        let Decoded { name, verdict } = decode(kind, &type_url, &value, rules);
+        let (name, accepted) = match (name, verdict) {
+            (Some(name), Ok(accepted)) => (name, accepted),
+            (name, Err(invalid)) => return Err(FileProblem::Resource { place, name, invalid }),
+            // Validation refuses a resource without a name.
+            (None, Ok(_)) => return Err(FileProblem::Kind { place, type_url }),
+        };
+        if self.resources.contains_key(&(kind, name.clone())) {
+            return Err(FileProblem::Duplicate { place, kind, name });
+        }
+        if let Checked::Listener(listener) = &accepted.resource {
+            if let ListenerConfig::Server(server) = &**listener {
+                if self.addresses.contains_key(&server.address) {
+                    return Err(FileProblem::Address { place, address: server.address });
+                }
+                self.addresses.insert(server.address, name.clone());
+            }
+        }
+        self.resources.insert((kind, name), accepted);
+        Ok(())
+    }
+}
+
+// === impl InvalidFile ===
+
+impl InvalidFile {
+    /// Everything that is wrong, in the order of the text. Not empty.
+    #[must_use]
+    pub fn problems(&self) -> &[FileProblem] {
+        &self.problems
+    }
+
+    pub(super) fn of_file(self, path: &Path) -> Self {
+        Self { file: Some(path.into()), ..self }
+    }
+}
+
+impl From<FileProblem> for InvalidFile {
+    fn from(problem: FileProblem) -> Self {
+        Self { file: None, problems: vec![problem] }
+    }
+}
+
+impl fmt::Display for InvalidFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}: ", file.display())?;
+        }
+        for (i, problem) in self.problems.iter().take(SHOWN).enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}{problem}")?;
+        }
+        match self.problems.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidFile {}
+
+// === impl FileProblem ===
+
+impl fmt::Display for FileProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(kind) => write!(f, "cannot be read: {kind}"),
+            Self::NotUtf8 => f.write_str("is not UTF-8"),
+            Self::Text(invalid) => invalid.fmt(f),
+            Self::Kind { place, type_url } => {
+                write!(f, "{place}: {type_url:?} is not a listener, route, cluster or endpoints")
+            }
+            Self::Resource { place, name, invalid } => {
+                let dot = if place.is_empty() || invalid.path().as_str().is_empty() { "" } else { "." };
+                let colon = if dot.is_empty() && !place.is_empty() { ": " } else { "" };
+                write!(f, "{place}{dot}{colon}{invalid}")?;
+                name.as_ref().map_or(Ok(()), |name| write!(f, " (in {name:?})"))
+            }
+            Self::Duplicate { place, kind, name } => write!(f, "{place}: {kind} {name:?} is given twice"),
+            Self::Address { place, address } => {
+                write!(f, "{place}: another listener has the address {address}")
+            }
+        }
+    }
+}

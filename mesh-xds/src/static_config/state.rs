@@ -1,0 +1,214 @@
+//! What a static source holds: the store, and the targets that are open.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mesh_core::snapshot::{
+    ClientSnapshot, ConfigError, ConfigProblem, Resolution, ServerSnapshot, SnapshotCell,
+};
+
+use super::load::{InvalidFile, Loaded};
+use crate::ads::{Kind, Name};
+use crate::assemble::{Assembled, Assembler};
+use crate::invalid::Unapplied;
+use crate::resource::Accepted;
+use crate::store::{OnDataError, Store};
+
+/// Resources and open targets.
+pub(super) struct State {
+    /// Stands in for the node id in errors: where the configuration comes from.
+    origin: Arc<str>,
+    store: Store,
+    /// Every name that the store has a place for.
+    known: BTreeSet<(Kind, Name)>,
+    unapplied: BTreeMap<(Kind, Name), Arc<Unapplied>>,
+    addresses: BTreeMap<SocketAddr, Name>,
+    version: u64,
+    clients: BTreeMap<Arc<str>, OpenTarget<ClientSnapshot>>,
+    servers: BTreeMap<SocketAddr, OpenTarget<ServerSnapshot>>,
+    pub(super) error: Option<InvalidFile>,
+}
+
+/// An open target.
+pub(super) struct OpenTarget<S> {
+    cell: Arc<SnapshotCell<S>>,
+    users: usize,
+}
+
+/// What a target is opened by.
+pub(super) trait Key: Ord + Clone + Send + Sync + 'static {
+    /// What it sees.
+    type Snapshot: Send + Sync + 'static;
+
+    /// The table of such targets.
+    fn table(state: &mut State) -> &mut BTreeMap<Self, OpenTarget<Self::Snapshot>>;
+
+    /// What it has now.
+    fn assemble(&self, state: &State, published: Option<&Self::Snapshot>) -> Assembled<Self::Snapshot>;
+}
+
+// === impl State ===
+
+impl State {
+    pub(super) fn new(origin: Arc<str>) -> Self {
+        Self {
+            origin,
+            store: Store::new(OnDataError::Keep),
+            known: BTreeSet::new(),
+            unapplied: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            version: 0,
+            clients: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            error: None,
+        }
+    }
+
+    /// Replaces every resource, and publishes what changes for the open targets.
+    pub(super) fn apply(&mut self, loaded: Loaded) {
+        let Loaded { resources, addresses } = loaded;
+        self.addresses = addresses;
+        self.unapplied = resources
+            .iter()
+            .filter(|(_, accepted)| !accepted.unapplied.is_empty())
+            .map(|(key, accepted)| (key.clone(), accepted.unapplied.clone()))
+            .collect();
+        let named = resources.values().flat_map(|accepted| accepted.resource.references());
+        let known: BTreeSet<_> = named.chain(resources.keys().cloned()).collect();
+        // What is not in this file is gone, not kept from the last one.
+        for key in self.known.iter().filter(|key| !resources.contains_key(key)) {
+            self.store.forget(key.0, &key.1);
+        }
+        for (kind, name) in &known {
+            self.store.want(*kind, name);
+            if !resources.contains_key(&(*kind, name.clone())) {
+                self.store.fail(*kind, name, ConfigProblem::DoesNotExist);
+            }
+        }
+        for ((_, name), Accepted { resource, .. }) in resources {
+            self.store.put(&name, resource);
+        }
+        self.known = known;
+        self.error = None;
+        self.publish::<Arc<str>>();
+        self.publish::<SocketAddr>();
+    }
+
+    /// Opens a target; it has what the configuration has for it at once.
+    pub(super) fn open<K: Key>(&mut self, key: &K) -> Arc<SnapshotCell<K::Snapshot>> {
+        if let Some(open) = K::table(self).get_mut(key) {
+            open.users += 1;
+            return open.cell.clone();
+        }
+        let resolution = match key.assemble(self, None) {
+            Assembled::New(snapshot) => {
+                self.version += 1;
+                Resolution::Ready(Arc::new(snapshot))
+            }
+            Assembled::Failed(error) | Assembled::Waiting(error) => Resolution::Failed(error),
+            // There is nothing yet that it could be equal to.
+            Assembled::Same => Resolution::Pending(self.missing(Kind::Listener, "")),
+        };
+        let cell = SnapshotCell::new(resolution);
+        K::table(self).insert(key.clone(), OpenTarget { cell: cell.clone(), users: 1 });
+        cell
+    }
+
+    /// One holder of a target less.
+    pub(super) fn close<K: Key>(&mut self, key: &K) {
+        let table = K::table(self);
+        if let Some(open) = table.get_mut(key) {
+            open.users -= 1;
+            if open.users == 0 {
+                table.remove(key);
+            }
+        }
+    }
+
+    pub(super) fn unapplied(&self) -> Vec<(Kind, Name, Arc<Unapplied>)> {
+        let one =
+            |((kind, name), fields): (&(Kind, Name), &Arc<Unapplied>)| (*kind, name.clone(), fields.clone());
+        self.unapplied.iter().map(one).collect()
+    }
+
+    fn publish<K: Key>(&mut self) {
+        let targets: Vec<_> =
+            K::table(self).iter().map(|(key, open)| (key.clone(), open.cell.clone())).collect();
+        for (key, cell) in targets {
+            let latest = cell.load();
+            let published = match &*latest {
+                Resolution::Ready(snapshot) => Some(&**snapshot),
+                Resolution::Pending(_) | Resolution::Failed(_) => None,
+            };
+            match key.assemble(self, published) {
+                Assembled::Same => {}
+                Assembled::New(snapshot) => {
+                    self.version += 1;
+                    cell.publish(Resolution::Ready(Arc::new(snapshot)));
+                }
+                Assembled::Failed(error) | Assembled::Waiting(error) => {
+                    let is_news = !matches!(&*latest, Resolution::Failed(before) if *before == error);
+                    if is_news {
+                        cell.publish(Resolution::Failed(error));
+                    }
+                }
+            }
+        }
+    }
+
+    fn assembler(&self) -> Assembler<'_> {
+        Assembler { store: &self.store, node: &self.origin, version: self.version + 1 }
+    }
+
+    fn missing(&self, kind: Kind, name: &str) -> ConfigError {
+        let problem = ConfigProblem::DoesNotExist;
+        ConfigError { kind: kind.noun(), name: name.into(), problem, node: self.origin.clone() }
+    }
+}
+
+// === impl Key ===
+
+impl Key for Arc<str> {
+    type Snapshot = ClientSnapshot;
+
+    fn table(state: &mut State) -> &mut BTreeMap<Self, OpenTarget<ClientSnapshot>> {
+        &mut state.clients
+    }
+
+    fn assemble(&self, state: &State, published: Option<&ClientSnapshot>) -> Assembled<ClientSnapshot> {
+        let bare = self.strip_prefix("xds:///").or_else(|| self.strip_prefix("xds:")).unwrap_or(self);
+        let name: Name = bare.into();
+        if !state.known.contains(&(Kind::Listener, name.clone())) {
+            return Assembled::Failed(state.missing(Kind::Listener, bare));
+        }
+        state.assembler().client(&name, published)
+    }
+}
+
+impl Key for SocketAddr {
+    type Snapshot = ServerSnapshot;
+
+    fn table(state: &mut State) -> &mut BTreeMap<Self, OpenTarget<ServerSnapshot>> {
+        &mut state.servers
+    }
+
+    /// The listener of exactly this address, else of the same port on every address.
+    fn assemble(&self, state: &State, published: Option<&ServerSnapshot>) -> Assembled<ServerSnapshot> {
+        let everywhere = match self {
+            Self::V4(_) => Self::from((std::net::Ipv4Addr::UNSPECIFIED, self.port())),
+            Self::V6(_) => Self::from((std::net::Ipv6Addr::UNSPECIFIED, self.port())),
+        };
+        match state.addresses.get(self).or_else(|| state.addresses.get(&everywhere)) {
+            Some(name) => state.assembler().server(name, published),
+            None => Assembled::Failed(state.missing(Kind::Listener, &self.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+impl State {
+    pub(super) fn open_targets(&self) -> usize {
+        self.clients.len() + self.servers.len()
+    }
+}

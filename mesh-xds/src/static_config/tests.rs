@@ -1,0 +1,244 @@
+//! Files and texts as a source of snapshots: opening, reloading, refusing.
+
+use std::time::Duration;
+
+use mesh_core::snapshot::{ConfigProblem, Resolution};
+
+use super::*;
+use crate::invalid::FieldPath;
+
+const HCM: &str = "\"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const ROUTER: &str = "http_filters: [{name: router, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]";
+
+/// A client listener `shop` whose routes lead to the cluster `ratings`, a server on port 80, and these clusters.
+fn text(clusters: &str) -> String {
+    format!(
+        "
+static_resources:
+  listeners:
+  - name: shop
+    api_listener: {{api_listener: {{{HCM}, route_config: {{virtual_hosts: [{{name: v, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: ratings}}}}]}}]}}, {ROUTER}}}}}
+  - name: inbound
+    address: {{socket_address: {{address: 0.0.0.0, port_value: 80}}}}
+    filter_chains: [{{filters: [{{name: hcm, typed_config: {{{HCM}, route_config: {{}}, {ROUTER}}}}}]}}]
+  clusters: [{clusters}]
+"
+    )
+}
+
+fn cluster(fields: &str) -> String {
+    format!(
+        "{{name: ratings, load_assignment: {{endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 9080}}}}}}}}]}}]}}{fields}}}"
+    )
+}
+
+fn source(text: &str) -> StaticSource {
+    StaticSource::from_text(text, Format::Yaml, Rules::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn refusal(text: &str) -> String {
+    StaticSource::from_text(text, Format::Yaml, Rules::default()).unwrap_err().to_string()
+}
+
+fn ready<S>(target: &Subscription<S>) -> Arc<S> {
+    match &*target.cell().load() {
+        Resolution::Ready(snapshot) => snapshot.clone(),
+        Resolution::Pending(error) | Resolution::Failed(error) => panic!("{error}"),
+    }
+}
+
+fn failure<S>(target: &Subscription<S>) -> String {
+    match &*target.cell().load() {
+        Resolution::Failed(error) => error.to_string(),
+        Resolution::Ready(_) | Resolution::Pending(_) => panic!("not failed"),
+    }
+}
+
+#[test]
+fn a_target_has_its_snapshot_as_soon_as_it_is_opened() {
+    let source = source(&text(&cluster("")));
+    for name in ["shop", "xds:///shop", "xds:shop"] {
+        let snapshot = ready(&source.client(name));
+        let resolved = snapshot.clusters[0].cluster.as_ref().unwrap();
+        assert_eq!((resolved.endpoints.iter().count(), &resolved.note), (1, &None), "{name}");
+    }
+    let on = |address: &str| source.server(address.parse().unwrap());
+    assert_eq!(ready(&on("0.0.0.0:80")).routes.len(), 1);
+    // A socket of one address is served by the listener of every address.
+    assert_eq!(ready(&on("127.0.0.1:80")).routes.len(), 1);
+    assert!(failure(&on("127.0.0.1:81")).starts_with("listener \"127.0.0.1:81\" does not exist"));
+    assert!(failure(&on("[::1]:80")).contains("does not exist"));
+}
+
+#[test]
+fn routes_and_endpoints_by_name_come_from_the_same_text() {
+    let found = source(&format!(
+        "
+resources:
+- {{\"@type\": type.googleapis.com/envoy.config.listener.v3.Listener, name: shop, api_listener: {{api_listener: {{{HCM}, rds: {{route_config_name: r, config_source: {{ads: {{}}}}}}, {ROUTER}}}}}}}
+- {{\"@type\": type.googleapis.com/envoy.config.route.v3.RouteConfiguration, name: r, virtual_hosts: [{{name: v, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: c}}}}]}}]}}
+- {{\"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: c, type: EDS, eds_cluster_config: {{service_name: e, eds_config: {{ads: {{}}}}}}}}
+- {{\"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, cluster_name: e, endpoints: [{{locality: {{zone: z}}, load_balancing_weight: 1, lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 1}}}}}}}}]}}]}}
+"
+    ));
+    let snapshot = ready(&found.client("shop"));
+    assert_eq!(&*snapshot.routes.config().name, "r");
+    assert_eq!(snapshot.clusters[0].cluster.as_ref().unwrap().endpoints.iter().count(), 1);
+}
+
+#[test]
+fn what_is_named_and_not_there_is_an_error_of_its_requests_alone() {
+    let source = source(&text(""));
+    let snapshot = ready(&source.client("shop"));
+    let error = snapshot.clusters[0].cluster.as_ref().unwrap_err();
+    assert_eq!(error.problem, ConfigProblem::DoesNotExist);
+    assert_eq!(error.to_string(), "cluster \"ratings\" does not exist (node \"static configuration\")");
+    assert!(failure(&source.client("other")).starts_with("listener \"other\" does not exist"));
+    assert!(failure(&source.client("inbound")).contains("it serves servers and not clients"));
+}
+
+#[test]
+fn a_new_text_replaces_the_old_one_and_shares_what_did_not_change() {
+    let source = source(&text(&cluster("")));
+    let (shop, other) = (source.client("shop"), source.client("other"));
+    let before = ready(&shop);
+    source.replace(&text(&cluster("")), Format::Yaml).unwrap();
+    assert!(Arc::ptr_eq(&before, &ready(&shop)), "an equal text changes nothing");
+    source.replace(&text(&cluster(", lb_policy: RANDOM")), Format::Yaml).unwrap();
+    let after = ready(&shop);
+    assert!(after.version > before.version);
+    assert!(Arc::ptr_eq(&before.listener, &after.listener) && Arc::ptr_eq(&before.routes, &after.routes));
+    source.replace(&text("").replace("name: shop", "name: other"), Format::Yaml).unwrap();
+    assert!(failure(&shop).contains("does not exist"));
+    assert_eq!(ready(&other).clusters.len(), 1);
+    // What was there once is not kept for a text that no longer has it.
+    assert!(ready(&other).clusters[0].cluster.is_err());
+}
+
+#[test]
+fn a_bad_text_is_refused_whole_with_every_field_that_is_wrong() {
+    let source = source(&text(&cluster("")));
+    let shop = source.client("shop");
+    let before = ready(&shop);
+    let bad = text(&cluster(", lb_policy: MAGLEV")).replace("prefix: /", "safe_regex: {regex: '('}");
+    let error = source.replace(&bad, Format::Yaml).unwrap_err();
+    assert_eq!(error.problems().len(), 2);
+    assert_eq!(
+        error.to_string(),
+        "static_resources.listeners[0].api_listener.api_listener.route_config.virtual_hosts[0].routes[0].match.safe_regex: \
+         invalid regular expression: unclosed group (in \"shop\"); \
+         static_resources.clusters[0].lb_policy: \"MAGLEV\" is not supported (in \"ratings\")"
+    );
+    assert!(Arc::ptr_eq(&before, &ready(&shop)));
+    let unnamed = refusal("static_resources: {clusters: [{}]}");
+    assert_eq!(unnamed, "static_resources.clusters[0].name: must not be empty");
+    let many = vec!["{}"; 10].join(", ");
+    assert!(refusal(&format!("static_resources: {{clusters: [{many}]}}")).ends_with("; and 2 more"));
+}
+
+#[test]
+fn a_text_that_contradicts_itself_is_refused() {
+    let twice = text(&format!("{}, {}", cluster(""), cluster("")));
+    assert_eq!(refusal(&twice), "static_resources.clusters[1]: cluster \"ratings\" is given twice");
+    let inbound = text("").replace("  clusters: []", "").replace("name: shop", "name: second");
+    let second = inbound.split("  - name: inbound").nth(1).unwrap();
+    let both = format!("{inbound}  - name: again{second}");
+    assert_eq!(refusal(&both), "static_resources.listeners[2]: another listener has the address 0.0.0.0:80");
+    let secret = "\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\nname: s";
+    assert!(refusal(secret).ends_with("is not a listener, route, cluster or endpoints"));
+    assert!(refusal("resources: 3").starts_with("line 1, column "));
+}
+
+#[test]
+fn fields_without_effect_are_listed_by_resource() {
+    let source = source(&text(&cluster(", outlier_detection: {}")));
+    let listed = source.unapplied();
+    let [(kind, name, fields)] = listed.as_slice() else { panic!("{listed:?}") };
+    assert_eq!((*kind, &**name), (Kind::Cluster, "ratings"));
+    assert_eq!(fields.iter().map(FieldPath::as_str).collect::<Vec<_>>(), ["outlier_detection"]);
+    source.replace(&text(&cluster("")), Format::Yaml).unwrap();
+    assert!(source.unapplied().is_empty());
+}
+
+#[test]
+fn a_target_is_forgotten_with_its_last_holder() {
+    let source = source(&text(""));
+    let (first, second) = (source.client("shop"), source.client("shop"));
+    assert!(Arc::ptr_eq(first.cell(), second.cell()));
+    let servers = source.server("0.0.0.0:80".parse().unwrap());
+    drop((first, servers));
+    assert_eq!(source.shared.state().open_targets(), 1);
+    drop(second);
+    assert_eq!(source.shared.state().open_targets(), 0);
+}
+
+#[test]
+fn a_file_is_reloaded_when_its_content_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mesh.yaml");
+    std::fs::write(&path, text(&cluster(""))).unwrap();
+    let source = StaticSource::from_file(&path, Rules::default()).unwrap();
+    let shop = source.client("shop");
+    let first = ready(&shop);
+    assert_eq!(source.reload(), Ok(false));
+    std::fs::write(&path, text(&cluster(", lb_policy: RANDOM"))).unwrap();
+    assert_eq!(source.reload(), Ok(true));
+    let second = ready(&shop);
+    assert!(second.version > first.version);
+    // A bad file, a file that is no text, and no file at all: the last good one stays.
+    for (content, problem) in [
+        (Some(text(&cluster(", lb_policy: MAGLEV")).into_bytes()), "static_resources.clusters[0].lb_policy"),
+        (Some(vec![0xff]), "is not UTF-8"),
+        (None, "cannot be read: entity not found"),
+    ] {
+        match content {
+            Some(content) => std::fs::write(&path, content).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        for _ in 0..2 {
+            let error = source.reload().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{}: {problem}", path.display())), "{error}");
+        }
+        assert_eq!(source.last_error().map(|e| e.to_string()), source.reload().err().map(|e| e.to_string()));
+        assert!(Arc::ptr_eq(&second, &ready(&shop)));
+    }
+    std::fs::write(&path, text(&cluster(", lb_policy: RANDOM"))).unwrap();
+    assert_eq!(source.reload(), Ok(true));
+    assert_eq!(source.last_error(), None);
+    assert!(Arc::ptr_eq(&second, &ready(&shop)), "the same content again is the same snapshot");
+}
+
+#[test]
+fn a_file_that_is_bad_from_the_start_is_an_error_with_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mesh.json");
+    let error = StaticSource::from_file(&path, Rules::default()).unwrap_err().to_string();
+    assert_eq!(error, format!("{}: cannot be read: entity not found", path.display()));
+    std::fs::write(&path, "{\"resources\": [}").unwrap();
+    let error = StaticSource::from_file(&path, Rules::default()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}: line 1, column ", path.display())), "{error}");
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn a_watched_file_is_looked_at_once_per_interval_until_the_source_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mesh.yaml");
+    std::fs::write(&path, text(&cluster(""))).unwrap();
+    let mut source = StaticSource::from_file(&path, Rules::default()).unwrap();
+    let shop = source.client("shop");
+    let mut changes = shop.cell().subscribe();
+    let _ = changes.changed().await;
+    source.watch(Duration::from_secs(3600), &Handle::current());
+    source.watch(Duration::from_secs(5), &Handle::current());
+    let started = tokio::time::Instant::now();
+    // The first look is at once; the change is made after it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    std::fs::write(&path, text(&cluster(", lb_policy: RANDOM"))).unwrap();
+    let latest = changes.changed().await;
+    assert!(matches!(&*latest, Resolution::Ready(s) if s.version == 2));
+    assert!(started.elapsed() >= Duration::from_secs(5) && started.elapsed() < Duration::from_secs(6));
+    let shared = Arc::downgrade(&source.shared);
+    drop((source, shop));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(shared.strong_count(), 0, "the watcher holds the source no longer");
+}
