@@ -92,6 +92,14 @@ impl Body {
         }
     }
 
+    /// A body that is boxed already.
+    pub(crate) fn boxed<B>(body: Box<B>) -> Self
+    where
+        B: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static,
+    {
+        Self { repr: Repr::Boxed(Box::into_pin(body)) }
+    }
+
     /// The request body of a connection that we serve; what is read of it counts in `exchange`.
     #[cfg(any(feature = "http1", feature = "http2"))]
     pub(crate) const fn served(body: hyper::body::Incoming, exchange: Arc<Exchange>) -> Self {

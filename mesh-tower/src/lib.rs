@@ -10,11 +10,14 @@
 //!   [`telemetry`], [`drain`], [`glue`] (tonic, axum, xDS)
 
 pub mod body;
+pub mod builder;
 pub mod client;
+pub mod context;
 pub mod drain;
 pub mod error;
 pub mod glue;
 pub mod local_reply;
+pub mod mesh;
 pub mod runtime;
 pub mod server;
 pub mod tasks;
@@ -23,4 +26,8 @@ pub mod tls;
 pub mod transport;
 
 pub use body::Body;
+pub use builder::MeshBuilder;
+pub use client::MeshChannel;
+pub use context::{InMeshContext, spawn};
 pub use error::Error;
+pub use mesh::Mesh;

@@ -91,6 +91,12 @@ impl Tracing {
         Self { sampling, recorder }
     }
 
+    /// The application's own current span, if it has one.
+    #[must_use]
+    pub fn current(&self) -> Option<TraceContext> {
+        self.recorder.as_ref().and_then(|recorder| recorder.current())
+    }
+
     /// Begins a span below `parent`, or below the application's current span, or as a root.
     pub fn start(&self, start: SpanStart<'_>, rng: &mut impl Rng) -> ActiveSpan {
         let current = match (start.parent, &self.recorder) {

@@ -1,0 +1,98 @@
+//! Which endpoint takes an attempt.
+//!
+//! Place in the stack: per attempt, below `breaker`, above `outlier`. The decision is `mesh_core::lb`'s, over the
+//! picker that the cluster's runtime published last; an attempt that finds no endpoint READY yet waits for the next
+//! picker within its deadline. On drop: nothing is held while waiting. On config change: a pick may be newer than the
+//! pinned snapshot in endpoints, never in anything else.
+
+mod future;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::pin::pin;
+
+use mesh_core::error::{Reason, Rejection};
+use mesh_core::lb::{EndpointIx, Pick};
+use mesh_core::request::RequestKind;
+
+use self::future::{ResponseFuture, picked};
+use super::pin::PinnedCluster;
+use super::request::{Attempt, AttemptError, AttemptStage, PickedStage, Reply};
+use super::service::Service;
+use crate::runtime::cluster::{EndpointSlot, Table};
+use crate::runtime::rng::ThreadRng;
+
+/// The layer.
+#[derive(Debug)]
+pub(crate) struct Balance<S> {
+    inner: S,
+}
+
+impl<S> Balance<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S: Service<PickedStage>> Service<AttemptStage> for Balance<S> {
+    fn call<'c>(
+        &'c self,
+        attempt: Attempt<'c>,
+    ) -> impl Future<Output = Result<Reply, AttemptError>> + Send + 'c {
+        let first = pick(attempt.cluster, &attempt.cluster.runtime.table(), true);
+        let send = |picked| self.inner.call(picked);
+        match first {
+            Some(Ok(slot)) => ResponseFuture::Sending { inner: send(picked(attempt, slot)) },
+            Some(Err(rejection)) => ResponseFuture::Refused { error: Some(rejection) },
+            None => ResponseFuture::Waiting {
+                wait: Box::pin(wait(attempt.cluster, attempt.kind)),
+                attempt: Some(attempt),
+                send: Some(send),
+            },
+        }
+    }
+}
+
+/// One pick; none if there is nothing to pick yet.
+fn pick(cluster: &PinnedCluster, table: &Table, first: bool) -> Option<Result<EndpointSlot, Rejection>> {
+    let loads = |ix: EndpointIx| table.endpoints.get(ix.get()).map_or(u32::MAX, |e| e.runtime.in_flight());
+    let pick = if first {
+        table.picker.pick(&mut ThreadRng, &loads)
+    } else {
+        table.picker.repick(&mut ThreadRng, &loads)
+    };
+    match pick {
+        Pick::Endpoint(ix) => table.endpoints.get(ix.get()).cloned().map(Ok),
+        Pick::Queue => None,
+        Pick::Drop(category) => {
+            let what = format!("cluster {:?}, category {category:?}", cluster.config.name);
+            Some(Err(Rejection::new(Reason::Dropped).with_detail(what)))
+        }
+        Pick::Fail(reason) => Some(Err(refusal(cluster, reason))),
+    }
+}
+
+/// Waits until an endpoint may be picked, or until there is nothing to wait for.
+async fn wait(cluster: &PinnedCluster, kind: RequestKind) -> Result<EndpointSlot, Rejection> {
+    let runtime = &cluster.runtime;
+    runtime.activate(kind);
+    loop {
+        let mut published = pin!(runtime.published().notified());
+        // Registered before looking, so that a picker published in between is not missed.
+        published.as_mut().enable();
+        if let Some(picked) = pick(cluster, &runtime.table(), false) {
+            return picked;
+        }
+        published.await;
+    }
+}
+
+fn refusal(cluster: &PinnedCluster, reason: Reason) -> Rejection {
+    let why = cluster.runtime.last_error().or_else(|| cluster.note.as_ref().map(ToString::to_string));
+    let name = &cluster.config.name;
+    Rejection::new(reason).with_detail(match why {
+        Some(why) => format!("cluster {name:?}: {why}"),
+        None => format!("cluster {name:?}"),
+    })
+}

@@ -1,0 +1,42 @@
+//! What a failure below the balancer means to the layers above it.
+
+use mesh_core::error::{Reason, Rejection};
+use mesh_core::retry::Untouched;
+
+use crate::client::pin::PinnedCluster;
+use crate::client::request::AttemptError;
+use crate::transport::error::{ConnectError, FailureKind, Progress, SendError};
+
+/// No connection could be had.
+pub(super) fn connect_failed(cluster: &PinnedCluster, error: &ConnectError) -> Rejection {
+    let detail = format!("cluster {:?}: {error}", cluster.config.name);
+    Rejection::new(Reason::ConnectFailed).with_detail(detail)
+}
+
+/// The request got no response.
+pub(super) fn send_failed(mut error: SendError, can_repeat: bool) -> AttemptError {
+    let untouched = match error.progress() {
+        Progress::NotSent => Some(Untouched::NeverSent),
+        Progress::Unprocessed => Some(Untouched::ByPeer),
+        // The peer closed an idle connection under our request: once, and only where repeating changes nothing.
+        Progress::ReusedEnded { written } if !written || can_repeat => Some(Untouched::ByPeer),
+        _ => None,
+    };
+    let reason = match error.kind() {
+        FailureKind::RequestBody => Reason::RequestBody,
+        FailureKind::InvalidRequest => Reason::BadRequest,
+        _ if untouched.is_some() => Reason::UpstreamRefused,
+        FailureKind::Protocol => Reason::UpstreamProtocol,
+        _ => Reason::UpstreamReset,
+    };
+    let untouched = untouched.filter(|_| reason == Reason::UpstreamRefused);
+    let detail = match std::error::Error::source(&error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    AttemptError {
+        rejection: Rejection::new(reason).with_detail(detail),
+        untouched,
+        request: error.take_request().map(Box::new),
+    }
+}

@@ -1,0 +1,160 @@
+//! One target of a mesh: its latest snapshot, followed by one task as long as a channel lives.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use mesh_core::error::{Reason, Rejection};
+use mesh_core::snapshot::{Changes, ClientSnapshot, ConfigError, ConfigProblem, Resolution, Subscription};
+use tokio::sync::Notify;
+
+use super::MAX_WAITING;
+use super::snapshot::PinnedSnapshot;
+use crate::runtime::registry::Runtime;
+use crate::transport::task::Task;
+
+/// A target, shared by all channels to it. Dropping the last one ends its task and its subscription.
+pub(crate) struct Target {
+    name: Arc<str>,
+    shared: Arc<Shared>,
+    _follow: Task,
+    _subscription: Subscription<ClientSnapshot>,
+}
+
+struct Shared {
+    state: ArcSwap<State>,
+    changed: Notify,
+    waiting: AtomicUsize,
+}
+
+enum State {
+    Pending(ConfigError),
+    Ready(Arc<PinnedSnapshot>),
+    Failed(Rejection),
+}
+
+/// A place among those who wait; given back on drop.
+struct Waiting<'a>(&'a AtomicUsize);
+
+// === impl Target ===
+
+impl Target {
+    /// Opens a target. What the subscription has at this moment is in place when this returns.
+    pub(crate) fn open(
+        name: Arc<str>,
+        subscription: Subscription<ClientSnapshot>,
+        runtime: &Arc<Runtime>,
+    ) -> Arc<Self> {
+        let first = state(&subscription.cell().load(), runtime);
+        let shared = Arc::new(Shared {
+            state: ArcSwap::from_pointee(first),
+            changed: Notify::new(),
+            waiting: AtomicUsize::new(0),
+        });
+        let span = tracing::debug_span!(parent: None, "mesh.target", target = %name);
+        let changes = subscription.cell().subscribe();
+        let follow = Task::spawn(runtime.handle(), span, follow(changes, shared.clone(), runtime.clone()));
+        Arc::new(Self { name, shared, _follow: follow, _subscription: subscription })
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The latest snapshot or refusal; none while the first one has not arrived.
+    pub(crate) fn current(&self) -> Option<Result<Arc<PinnedSnapshot>, Rejection>> {
+        match &**self.shared.state.load() {
+            State::Ready(snapshot) => Some(Ok(snapshot.clone())),
+            State::Failed(rejection) => Some(Err(rejection.clone())),
+            State::Pending(_) => None,
+        }
+    }
+
+    /// Waits for the first snapshot or refusal. Cancel safe.
+    pub(crate) async fn first(&self) -> Result<Arc<PinnedSnapshot>, Rejection> {
+        let _place = Waiting::enter(&self.shared.waiting)
+            .ok_or_else(|| self.refusal(Reason::TooManyWaiting))?;
+        loop {
+            let mut changed = pin!(self.shared.changed.notified());
+            // Registered before looking, so that a change in between is not missed.
+            changed.as_mut().enable();
+            if let Some(current) = self.current() {
+                return current;
+            }
+            changed.await;
+        }
+    }
+
+    /// A refusal that says what is waited for.
+    pub(crate) fn refusal(&self, reason: Reason) -> Rejection {
+        let rejection = Rejection::new(reason);
+        match &**self.shared.state.load() {
+            State::Pending(error) => rejection.with_detail(error.to_string()),
+            State::Ready(_) => rejection,
+            State::Failed(rejection) => rejection.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &**self.shared.state.load() {
+            State::Pending(_) => "pending",
+            State::Ready(_) => "ready",
+            State::Failed(_) => "failed",
+        };
+        f.debug_struct("Target").field("name", &self.name).field("state", &state).finish_non_exhaustive()
+    }
+}
+
+/// Follows the source. The runtime is reconciled before the snapshot is published: a request that sees a snapshot
+/// finds its pickers in place.
+async fn follow(mut changes: Changes<ClientSnapshot>, shared: Arc<Shared>, runtime: Arc<Runtime>) {
+    // The first value is the one that `open` has already applied, or a newer one: applying it again changes nothing.
+    loop {
+        let resolution = changes.changed().await;
+        let next = state(&resolution, &runtime);
+        match &next {
+            State::Pending(error) => tracing::debug!(%error, "waiting for configuration"),
+            State::Ready(snapshot) => tracing::debug!(version = snapshot.version, "configuration applied"),
+            State::Failed(rejection) => tracing::warn!(%rejection, "the target cannot be served"),
+        }
+        shared.state.store(Arc::new(next));
+        shared.changed.notify_waiters();
+    }
+}
+
+fn state(resolution: &Resolution<ClientSnapshot>, runtime: &Arc<Runtime>) -> State {
+    match resolution {
+        Resolution::Pending(error) => State::Pending(error.clone()),
+        Resolution::Ready(snapshot) => State::Ready(Arc::new(PinnedSnapshot::new(snapshot, runtime))),
+        Resolution::Failed(error) => {
+            let reason = match error.problem {
+                // An unknown name: there is no such thing to send requests to.
+                ConfigProblem::DoesNotExist => Reason::NoRoute,
+                ConfigProblem::Pending
+                | ConfigProblem::Invalid(_)
+                | ConfigProblem::Unreachable(_)
+                | ConfigProblem::Empty => Reason::NoConfiguration,
+            };
+            State::Failed(Rejection::new(reason).with_detail(error.to_string()))
+        }
+    }
+}
+
+// === impl Waiting ===
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(waiting);
+        (waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(place)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,229 @@
+//! The typed requests that travel down the stack, and the reply that travels up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::uri::Authority;
+use http::{Request, Response};
+use mesh_core::breaker::Permit;
+use mesh_core::config::endpoints::EndpointExtra;
+use mesh_core::deadline::Deadline;
+use mesh_core::error::Rejection;
+use mesh_core::outcome::{GrpcCode, ResponseFlags};
+use mesh_core::request::RequestKind;
+use mesh_core::retry::Untouched;
+use mesh_core::route::RouteEntry;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep};
+
+use super::outlier::Observation;
+use super::pin::{PinnedCluster, PinnedSnapshot};
+use super::service::Stage;
+use crate::body::Body;
+use crate::runtime::endpoint::{EndpointRuntime, InFlight};
+use crate::telemetry::Telemetry;
+use crate::telemetry::span::ActiveSpan;
+
+/// What all calls of one mesh share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) telemetry: Telemetry,
+    pub(crate) runtime: Handle,
+    /// No further calls.
+    pub(crate) shut_down: AtomicBool,
+}
+
+/// One request from the application, what becomes known of it on its way, and in the end the body of its response:
+/// one allocation from the first to the last byte of a call. Dropping it before its end tells of a cancelled call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) request: Request<Body>,
+    pub(crate) kind: RequestKind,
+    /// The target's authority, for requests that name none.
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) arrived: Instant,
+    /// The caller's own timeout.
+    pub(crate) timeout: Option<Duration>,
+    /// The deadline of the request that this call is made for.
+    pub(crate) inherited: Option<Instant>,
+    /// When the call must be over; tightened by the route.
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) span: Option<ActiveSpan>,
+    pub(crate) facts: Facts,
+    pub(crate) answer: Answer,
+}
+
+/// What is told of a call at its end. Lent to every layer, so that a call that fails half way tells as much as is known.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) snapshot: u64,
+    pub(crate) route: Option<Arc<RouteEntry>>,
+    pub(crate) cluster: Option<Arc<PinnedCluster>>,
+    pub(crate) upstream: Option<Arc<EndpointRuntime>>,
+    pub(crate) extra: Option<Arc<EndpointExtra>>,
+    pub(crate) attempts: u32,
+    pub(crate) flags: ResponseFlags,
+    /// Bytes of the request that are known at once: headers, and a body that was all there.
+    pub(crate) known_bytes: u64,
+    /// Bytes of a body that streams.
+    pub(crate) streamed_bytes: Option<Arc<AtomicU64>>,
+}
+
+/// The response as far as it has been passed on.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) body: Body,
+    pub(crate) held: Held,
+    pub(crate) timer: Option<std::pin::Pin<Box<Sleep>>>,
+    pub(crate) status: u16,
+    pub(crate) grpc: Option<GrpcCode>,
+    pub(crate) details: &'static str,
+    pub(crate) bytes: u64,
+    /// The end has come and has been told.
+    pub(crate) over: bool,
+}
+
+/// A call with the snapshot that it uses from now on.
+#[derive(Debug)]
+pub(crate) struct Pinned<'c> {
+    pub(crate) call: &'c mut Call,
+    pub(crate) snapshot: Arc<PinnedSnapshot>,
+}
+
+/// A call with its route and cluster. The snapshot as a whole is let go: an hour-long call must not hold it.
+#[derive(Debug)]
+pub(crate) struct Routed<'c> {
+    pub(crate) call: &'c mut Call,
+    pub(crate) route: Arc<RouteEntry>,
+    pub(crate) cluster: Arc<PinnedCluster>,
+}
+
+/// One attempt of a call.
+#[derive(Debug)]
+pub(crate) struct Attempt<'c> {
+    pub(crate) request: Request<Body>,
+    pub(crate) kind: RequestKind,
+    pub(crate) cluster: &'c PinnedCluster,
+    pub(crate) facts: &'c mut Facts,
+}
+
+/// An attempt with its endpoint.
+#[derive(Debug)]
+pub(crate) struct Picked<'c> {
+    pub(crate) request: Request<Body>,
+    pub(crate) kind: RequestKind,
+    pub(crate) cluster: &'c PinnedCluster,
+    pub(crate) endpoint: Arc<EndpointRuntime>,
+}
+
+/// A response, and what it holds until its body ends.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) response: Response<Body>,
+    pub(crate) held: Held,
+}
+
+/// Places that are taken until the body of the response ends.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) request: Option<Permit>,
+    pub(crate) retry: Option<Permit>,
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) observation: Option<Observation>,
+    /// The span of the attempt.
+    pub(crate) span: Option<ActiveSpan>,
+}
+
+/// An attempt that has no response.
+#[derive(Debug)]
+pub(crate) struct AttemptError {
+    pub(crate) rejection: Rejection,
+    /// Proof that the peer did nothing.
+    pub(crate) untouched: Option<Untouched>,
+    /// The request, where nothing of it left.
+    pub(crate) request: Option<Box<Request<Body>>>,
+}
+
+/// Between channel and trace: the call is handed over, and comes back as the body of its response.
+#[derive(Debug)]
+pub(crate) enum EntryStage {}
+/// Between trace and pin.
+#[derive(Debug)]
+pub(crate) enum CallStage {}
+/// Between pin and route.
+#[derive(Debug)]
+pub(crate) enum PinnedStage {}
+/// Between route and retry.
+#[derive(Debug)]
+pub(crate) enum RoutedStage {}
+/// Between retry and balance.
+#[derive(Debug)]
+pub(crate) enum AttemptStage {}
+/// Below balance.
+#[derive(Debug)]
+pub(crate) enum PickedStage {}
+
+impl Stage for EntryStage {
+    type Request<'c> = Box<Call>;
+    type Response = Response<Body>;
+    type Error = Rejection;
+}
+
+impl Stage for CallStage {
+    type Request<'c> = &'c mut Call;
+    type Response = Reply;
+    type Error = Rejection;
+}
+
+impl Stage for PinnedStage {
+    type Request<'c> = Pinned<'c>;
+    type Response = Reply;
+    type Error = Rejection;
+}
+
+impl Stage for RoutedStage {
+    type Request<'c> = Routed<'c>;
+    type Response = Reply;
+    type Error = Rejection;
+}
+
+impl Stage for AttemptStage {
+    type Request<'c> = Attempt<'c>;
+    type Response = Reply;
+    type Error = AttemptError;
+}
+
+impl Stage for PickedStage {
+    type Request<'c> = Picked<'c>;
+    type Response = Reply;
+    type Error = AttemptError;
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// Bytes of the request, all attempts of a streaming body counted once.
+    pub(crate) fn request_bytes(&self) -> u64 {
+        let streamed = self.streamed_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        self.known_bytes + streamed
+    }
+}
+
+// === impl Reply ===
+
+impl Reply {
+    /// A response that holds nothing.
+    pub(crate) fn bare(response: Response<Body>) -> Self {
+        Self { response, held: Held::default() }
+    }
+}
+
+// === impl AttemptError ===
+
+impl From<Rejection> for AttemptError {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, untouched: None, request: None }
+    }
+}

@@ -1,0 +1,257 @@
+//! Repeats attempts: transparently where the peer provably did nothing, by policy otherwise.
+//!
+//! Place in the stack: below `route`; everything below runs once per attempt. The verdict is `mesh_core::retry`'s
+//! (gRFC A6, A44; Envoy's retry policy); this layer keeps the request repeatable ([`replay`]), holds the retry permit
+//! of the cluster's breaker, bounds each try (`per_try_timeout`, not for gRPC) and writes the remaining time into
+//! `grpc-timeout`. A response head that is passed on commits the call: what was kept of the request is let go. On
+//! drop: the attempt in flight is cancelled. On config change: a call keeps its policy.
+
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+
+use http::{HeaderMap, Method, Request, Uri};
+use mesh_core::breaker::Permit;
+use mesh_core::config::retry::RetryPolicy;
+use mesh_core::config::route::RouteAction;
+use mesh_core::deadline::{Deadline, GRPC_TIMEOUT, format_grpc_timeout};
+use mesh_core::error::{Reason, Rejection};
+use mesh_core::outcome::{Outcome, ResponseFlags};
+use mesh_core::request::RequestKind;
+use mesh_core::retry::{Ended, Retries, Stop, Verdict, attempt_timeout};
+use mesh_core::route::RouteEntry;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use self::replay::Replay;
+use super::deadline::{Within, timer};
+use super::outlier::outcome_of;
+use super::pin::PinnedCluster;
+use super::request::{Attempt, AttemptError, AttemptStage, Call, Reply, Routed, RoutedStage};
+use super::service::Service;
+use crate::body::Body;
+use crate::client::trace::header_bytes;
+use crate::runtime::rng::ThreadRng;
+use crate::telemetry::span::{ActiveSpan, SpanOf, SpanStart};
+
+/// The layer.
+#[derive(Debug)]
+pub(crate) struct Retry<S> {
+    inner: S,
+    runtime: Handle,
+}
+
+/// Transparent repetitions in a row. Each needs a connection that closed in the very moment of sending, so this many
+/// mean that something else is wrong; the bound keeps a call from spinning.
+const MOST_TRANSPARENT: u32 = 32;
+
+/// The state of one call's attempts.
+struct Attempts<'c> {
+    replay: Replay,
+    policy: Option<&'c RetryPolicy>,
+    retries: Retries,
+    permit: Option<Permit>,
+    transparent: u32,
+    /// The span of the attempt in flight.
+    span: Option<ActiveSpan>,
+    /// A request that was handed back whole.
+    returned: Option<Box<Request<Body>>>,
+}
+
+/// What follows an attempt.
+enum Next {
+    Return(Result<Reply, Rejection>),
+    Again,
+    After(std::time::Duration),
+}
+
+impl<S> Retry<S> {
+    pub(crate) fn new(inner: S, runtime: Handle) -> Self {
+        Self { inner, runtime }
+    }
+}
+
+impl<S: Service<AttemptStage>> Service<RoutedStage> for Retry<S> {
+    fn call<'c>(
+        &'c self,
+        routed: Routed<'c>,
+    ) -> impl Future<Output = Result<Reply, Rejection>> + Send + 'c {
+        async move {
+            let Routed { call, route, cluster } = routed;
+            let mut attempts = Attempts::new(call, policy_of(&route));
+            // A body that is all there needs no sharing between attempts.
+            std::future::poll_fn(|cx| attempts.replay.poll_whole(cx)).await;
+            call.facts.known_bytes = header_bytes(call.request.headers()) + attempts.replay.known_bytes();
+            loop {
+                let request = match attempts.request(call) {
+                    Ok(request) => request,
+                    Err(rejection) => return Err(rejection),
+                };
+                let (kind, limit) = (call.kind, attempts.try_limit(call.kind));
+                let attempt = Attempt { request, kind, cluster: &cluster, facts: &mut call.facts };
+                let result = Within::new(self.inner.call(attempt), limit, &self.runtime).await;
+                match attempts.next(result, call, &cluster) {
+                    Next::Return(result) => return result,
+                    Next::Again => tokio::task::yield_now().await,
+                    Next::After(wait) => timer((Instant::now() + wait).into_std(), &self.runtime).await,
+                }
+            }
+        }
+    }
+}
+
+// === impl Attempts ===
+
+impl<'c> Attempts<'c> {
+    fn new(call: &mut Call, policy: Option<&'c RetryPolicy>) -> Self {
+        let body = std::mem::take(call.request.body_mut());
+        Self {
+            replay: Replay::new(body, policy.is_some()),
+            policy,
+            retries: Retries::new(),
+            permit: None,
+            transparent: 0,
+            span: None,
+            returned: None,
+        }
+    }
+
+    /// The request of the next attempt.
+    fn request(&mut self, call: &mut Call) -> Result<Request<Body>, Rejection> {
+        let mut request = match self.returned.take() {
+            Some(returned) => *returned,
+            None => {
+                let body = self.replay.next().ok_or_else(|| Rejection::new(Reason::RequestBody))?;
+                if call.facts.attempts == 0 {
+                    call.facts.streamed_bytes = self.replay.streamed_bytes();
+                }
+                copy_of(&call.request, body)
+            }
+        };
+        self.begin_span(call, &mut request);
+        call.facts.attempts += 1;
+        if let (RequestKind::Grpc, Some(deadline)) = (call.kind, call.deadline) {
+            put_timeout(request.headers_mut(), &deadline);
+        }
+        Ok(request)
+    }
+
+    /// A span of the attempt, below a call's that is recorded: the peer continues it instead of the call's.
+    fn begin_span(&mut self, call: &Call, request: &mut Request<Body>) {
+        let Some(parent) = call.span.as_ref().filter(|span| span.is_recorded()) else { return };
+        let start = SpanStart {
+            of: SpanOf::Attempt { previous: call.facts.attempts },
+            parent: Some(parent.context()),
+            method: call.request.method().as_str(),
+            path: call.request.uri().path(),
+            grpc: call.kind == RequestKind::Grpc,
+        };
+        let span = call.shared.telemetry.tracing().start(start, &mut ThreadRng);
+        span.context().inject(request.headers_mut());
+        self.span = Some(span);
+    }
+
+    /// `per_try_timeout`, where it applies.
+    fn try_limit(&self, kind: RequestKind) -> Option<Deadline> {
+        let at = Instant::now().checked_add(attempt_timeout(self.policy, kind)?)?;
+        Some(Deadline { at: at.into_std(), bound: Reason::PerTryTimeout })
+    }
+
+    fn next(
+        &mut self,
+        mut result: Result<Reply, AttemptError>,
+        call: &mut Call,
+        cluster: &PinnedCluster,
+    ) -> Next {
+        let verdict = self.verdict(&result, call.kind);
+        self.returned = result.as_mut().err().and_then(|error| error.request.take());
+        match verdict {
+            Verdict::Transparent if self.transparent < MOST_TRANSPARENT && self.can_repeat() => {
+                self.transparent += 1;
+                Next::Again
+            }
+            Verdict::Retry { after } if self.can_repeat() => match self.permit(cluster) {
+                true => Next::After(after),
+                false => {
+                    call.facts.flags = call.facts.flags.union(ResponseFlags::UPSTREAM_OVERFLOW);
+                    self.finish(result)
+                }
+            },
+            Verdict::Stop(Stop::Exhausted) => {
+                let used_up = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+                call.facts.flags = call.facts.flags.union(used_up);
+                self.finish(result)
+            }
+            _ => self.finish(result),
+        }
+    }
+
+    fn verdict(&mut self, result: &Result<Reply, AttemptError>, kind: RequestKind) -> Verdict {
+        let ended = match result {
+            Ok(reply) => Ended {
+                kind,
+                outcome: outcome_of(&reply.response, kind),
+                headers: Some(reply.response.headers()),
+                untouched: None,
+            },
+            Err(error) => Ended {
+                kind,
+                outcome: Outcome::Failed(error.rejection.reason().failure()),
+                headers: None,
+                untouched: error.untouched,
+            },
+        };
+        self.retries.after(self.policy, &ended, &mut ThreadRng)
+    }
+
+    fn can_repeat(&self) -> bool {
+        self.returned.is_some() || self.replay.can_repeat()
+    }
+
+    /// One permit serves all retries of a call: they follow each other.
+    fn permit(&mut self, cluster: &PinnedCluster) -> bool {
+        if self.permit.is_none() {
+            self.permit = cluster.runtime.permits().retry(&cluster.config.limits).ok();
+        }
+        self.permit.is_some()
+    }
+
+    fn finish(&mut self, result: Result<Reply, AttemptError>) -> Next {
+        self.replay.commit();
+        let permit = self.permit.take();
+        Next::Return(match result {
+            Ok(mut reply) => {
+                reply.held.retry = permit;
+                reply.held.span = self.span.take();
+                Ok(reply)
+            }
+            Err(error) => Err(error.rejection),
+        })
+    }
+}
+
+fn policy_of(route: &RouteEntry) -> Option<&RetryPolicy> {
+    match &route.action {
+        RouteAction::Forward(forward) => forward.retry.as_deref(),
+        RouteAction::NonForwarding | RouteAction::DirectResponse { .. } | RouteAction::Unsupported => None,
+    }
+}
+
+/// The head of a call with another body. Extensions stay behind: they are the application's, not the peer's.
+fn copy_of(request: &Request<Body>, body: Body) -> Request<Body> {
+    let mut copy = Request::new(body);
+    let method: &Method = request.method();
+    let uri: &Uri = request.uri();
+    *copy.method_mut() = method.clone();
+    *copy.uri_mut() = uri.clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+fn put_timeout(headers: &mut HeaderMap, deadline: &Deadline) {
+    let remaining = deadline.remaining(Instant::now().into_std());
+    headers.insert(GRPC_TIMEOUT, format_grpc_timeout(remaining));
+}

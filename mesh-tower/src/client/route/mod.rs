@@ -1,0 +1,130 @@
+//! Where a call goes: virtual host, route, cluster; decided once per call.
+//!
+//! Place in the stack: below `pin`, above `retry`. Fills in scheme and authority, rewrites as the route says, answers
+//! direct responses, and tightens the deadline by the route's bounds (gRFC A28, A31; Envoy's route timeouts). On drop:
+//! nothing. On config change: the decision stands for the life of the call.
+
+mod future;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+
+use http::Response;
+use http::header::HOST;
+use http::uri::Authority;
+use mesh_core::config::route::{ForwardAction, RouteAction};
+use mesh_core::deadline::{Bounds, effective};
+use mesh_core::error::{Reason, Rejection};
+use mesh_core::request::RequestHead;
+use mesh_core::route::{Decision, NoRoute};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use self::future::ResponseFuture;
+use super::deadline::Within;
+use super::request::{Call, Pinned, PinnedStage, Reply, Routed, RoutedStage};
+use super::service::Service;
+use crate::body::Body;
+use crate::runtime::rng::ThreadRng;
+
+/// The layer.
+#[derive(Debug)]
+pub(crate) struct Route<S> {
+    inner: S,
+    runtime: Handle,
+}
+
+/// Where a decision leads.
+enum Way<'c> {
+    Forward(Routed<'c>),
+    Answer(Result<Response<Body>, Rejection>),
+}
+
+impl<S> Route<S> {
+    pub(crate) fn new(inner: S, runtime: Handle) -> Self {
+        Self { inner, runtime }
+    }
+}
+
+impl<S: Service<RoutedStage>> Service<PinnedStage> for Route<S> {
+    fn call<'c>(
+        &'c self,
+        pinned: Pinned<'c>,
+    ) -> impl Future<Output = Result<Reply, Rejection>> + Send + 'c {
+        match route(pinned) {
+            Way::Forward(routed) => {
+                let deadline = routed.call.deadline;
+                ResponseFuture::Forward { inner: Within::new(self.inner.call(routed), deadline, &self.runtime) }
+            }
+            Way::Answer(answer) => ResponseFuture::Answer { reply: Some(answer.map(Reply::bare)) },
+        }
+    }
+}
+
+fn route(Pinned { call, snapshot }: Pinned<'_>) -> Way<'_> {
+    let decision = match decide(call, &snapshot.routes) {
+        Ok(decision) => decision,
+        Err(rejection) => return Way::Answer(Err(rejection)),
+    };
+    let Decision { route, cluster, cluster_overrides: _ } = decision;
+    call.facts.route = Some(route.clone());
+    let forward = match &route.action {
+        RouteAction::Forward(forward) => forward,
+        RouteAction::DirectResponse { status, body } => {
+            let mut response = Response::new(Body::full(body.to_vec()));
+            *response.status_mut() = *status;
+            return Way::Answer(Ok(response));
+        }
+        RouteAction::NonForwarding | RouteAction::Unsupported => {
+            return Way::Answer(Err(Rejection::new(Reason::UnsupportedAction)));
+        }
+    };
+    let cluster = match snapshot.cluster(cluster) {
+        Ok(cluster) => cluster,
+        Err(rejection) => return Way::Answer(Err(rejection)),
+    };
+    call.facts.cluster = Some(cluster.clone());
+    if let Err(rejection) = target::prepare(&mut call.request, &call.authority, forward, &cluster) {
+        return Way::Answer(Err(rejection));
+    }
+    call.deadline = bounds(call, forward, snapshot.max_stream_duration);
+    Way::Forward(Routed { call, route, cluster })
+}
+
+fn decide(call: &Call, routes: &mesh_core::route::RouteTable) -> Result<Decision, Rejection> {
+    let uri = call.request.uri();
+    let of_host = || call.request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let authority = uri.authority().map(Authority::as_str).or_else(of_host);
+    let head = RequestHead {
+        method: call.request.method(),
+        scheme: uri.scheme_str().unwrap_or("http"),
+        authority: authority.unwrap_or_else(|| call.authority.as_str()),
+        path_and_query: uri.path_and_query().map_or("/", |path| path.as_str()),
+        headers: call.request.headers(),
+        kind: call.kind,
+    };
+    routes.decide(&head, &mut ThreadRng).map_err(|no_route| {
+        let what = match no_route {
+            NoRoute::VirtualHost => head.authority,
+            NoRoute::Route => head.path(),
+        };
+        Rejection::new(Reason::NoRoute).with_detail(format!("{no_route} {what:?}"))
+    })
+}
+
+fn bounds(
+    call: &Call,
+    forward: &ForwardAction,
+    listener: Option<std::time::Duration>,
+) -> Option<mesh_core::deadline::Deadline> {
+    effective(&Bounds {
+        kind: call.kind,
+        arrived: call.arrived.into_std(),
+        caller: call.timeout,
+        inherited: call.inherited.map(Instant::into_std),
+        route: Some(forward),
+        listener,
+    })
+}

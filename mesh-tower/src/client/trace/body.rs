@@ -1,0 +1,157 @@
+//! A call as the body of its response: counts, keeps to the deadline, and tells at the end.
+//!
+//! A gRPC caller never sees a body error: what breaks a stream off ends it with trailers that hold a status. Other
+//! callers get a body error whose source is the mesh's [`Error`].
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use mesh_core::error::{Reason, Rejection};
+use mesh_core::outcome::{GrpcCode, Outcome};
+use mesh_core::request::RequestKind;
+
+use crate::body::{Body, BodyError};
+use crate::client::deadline::timer;
+use crate::client::outlier::grpc_status;
+use crate::client::request::Call;
+use crate::error::Error;
+use crate::local_reply;
+
+use super::event::header_bytes;
+
+type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+impl http_body::Body for Call {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        let this = &mut *self;
+        if this.answer.over {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut this.answer.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(this.frame(frame)))),
+            Poll::Ready(None) => this.last(),
+            Poll::Ready(Some(Err(error))) => {
+                let detail = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                this.break_off(Rejection::new(Reason::UpstreamReset).with_detail(detail))
+            }
+            Poll::Pending => this.poll_deadline(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.answer.over || self.answer.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.answer.over { SizeHint::with_exact(0) } else { self.answer.body.size_hint() }
+    }
+}
+
+impl Call {
+    fn frame(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if let Some(data) = frame.data_ref() {
+            self.answer.bytes += data.len() as u64;
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.answer.bytes += header_bytes(trailers);
+            if self.kind == RequestKind::Grpc {
+                self.answer.grpc = grpc_status(trailers).or(self.answer.grpc);
+            }
+            self.complete(Some(trailers));
+        }
+        frame
+    }
+
+    /// The upstream's body is over without trailers, which a gRPC response must have unless its head had the status.
+    fn last(&mut self) -> Polled {
+        if self.kind == RequestKind::Grpc && self.answer.grpc.is_none() {
+            let missing = Rejection::new(Reason::UpstreamProtocol).with_detail("the stream ended without a status");
+            return self.break_off(missing);
+        }
+        self.complete(None);
+        Poll::Ready(None)
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Polled {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        let runtime = &self.shared.runtime;
+        let armed = self.answer.timer.get_or_insert_with(|| Box::pin(timer(deadline.at, runtime)));
+        match armed.as_mut().poll(cx) {
+            Poll::Ready(()) => self.break_off(Rejection::new(deadline.bound)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Ends the response where it is; dropping the upstream's body cancels the stream.
+    fn break_off(&mut self, rejection: Rejection) -> Polled {
+        self.answer.body = Body::empty();
+        if let Some(observation) = &mut self.answer.held.observation {
+            observation.failed(Outcome::Failed(rejection.reason().failure()));
+        }
+        self.refused(&rejection);
+        self.end();
+        Poll::Ready(Some(match self.kind {
+            RequestKind::Grpc => Ok(Frame::trailers(local_reply::trailers(&rejection))),
+            RequestKind::Http => Err(BodyError::new(Error::from(rejection))),
+        }))
+    }
+
+    /// The whole response has been passed on.
+    pub(super) fn complete(&mut self, trailers: Option<&HeaderMap>) {
+        if let Some(observation) = &mut self.answer.held.observation {
+            observation.end(trailers);
+        }
+        self.end();
+    }
+
+    /// The mesh ends the call.
+    pub(super) fn refused(&mut self, rejection: &Rejection) {
+        let reason = rejection.reason();
+        self.facts.flags = self.facts.flags.union(rejection.flags());
+        self.answer.details = reason.details();
+        match self.kind {
+            RequestKind::Grpc => {
+                self.answer.status = 200;
+                self.answer.grpc = Some(reason.grpc_code());
+            }
+            RequestKind::Http if self.answer.status == 0 => {
+                self.answer.status = reason.http_status().as_u16();
+            }
+            RequestKind::Http => {}
+        }
+    }
+
+    /// Tells of the call, once, and gives back what it holds.
+    pub(super) fn end(&mut self) {
+        if !std::mem::replace(&mut self.answer.over, true) {
+            self.tell();
+            self.answer.held = Default::default();
+            self.answer.timer = None;
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if self.answer.over {
+            return;
+        }
+        // Nobody need read on to find that nothing more comes.
+        if self.answer.status != 0 && self.answer.body.is_end_stream() {
+            self.complete(None);
+            return;
+        }
+        let rejection = Rejection::new(Reason::Cancelled);
+        let grpc = self.answer.grpc;
+        self.refused(&rejection);
+        if self.kind == RequestKind::Grpc {
+            self.answer.grpc = grpc.or(Some(GrpcCode::CANCELLED));
+        }
+        self.end();
+    }
+}

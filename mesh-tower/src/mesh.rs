@@ -1,0 +1,221 @@
+//! The mesh of one process: owner of configuration, connections, counters and tasks.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use mesh_core::breaker::PermitKind;
+use mesh_core::error::Reason;
+use mesh_core::snapshot::{ClientSnapshot, ConfigSource, Subscription};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use crate::body::{Body, BoxError};
+use crate::builder::MeshBuilder;
+use crate::client::{MeshChannel, direct};
+use crate::client::channel::target::TargetName;
+use crate::client::pin::Target;
+use crate::client::request::Shared;
+use crate::drain::{Drain, Drained, Draining};
+use crate::error::Error;
+use crate::runtime::registry::Runtime;
+use crate::server::{ServerLayer, ServerLimits, ServerParts, ServerRuntime};
+use crate::telemetry::Telemetry;
+use crate::tls::TlsRuntime;
+use crate::transport::listen::MeshListener;
+use crate::transport::serve::serve;
+
+/// The mesh of one process. Cheap to clone; clones are the same mesh.
+///
+/// ```
+/// # use mesh_tower::Mesh;
+/// # async fn call(mesh: Mesh) -> Result<(), mesh_tower::Error> {
+/// let reviews = mesh.channel("xds:///reviews.default:9080")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Mesh {
+    inner: Arc<Inner>,
+}
+
+/// What a mesh is made of.
+pub(crate) struct Parts {
+    pub(crate) source: Arc<dyn ConfigSource>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) tls: Arc<TlsRuntime>,
+    pub(crate) limits: ServerLimits,
+}
+
+struct Inner {
+    source: Arc<dyn ConfigSource>,
+    runtime: Arc<Runtime>,
+    shared: Arc<Shared>,
+    server: Arc<ServerRuntime>,
+    drain: Arc<Drain>,
+    /// Targets that a channel is open to. Dead entries are swept whenever one is added.
+    targets: Mutex<HashMap<Arc<str>, Weak<Target>>>,
+}
+
+// === impl Mesh ===
+
+impl Mesh {
+    /// A mesh that is configured by `source`.
+    pub fn builder(source: impl ConfigSource) -> MeshBuilder {
+        MeshBuilder::new(Arc::new(source))
+    }
+
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { source, runtime, telemetry, tls, limits } = parts;
+        let drain = Arc::new(Drain::new());
+        let server = ServerRuntime::new(ServerParts {
+            source: source.clone(),
+            tls: Some(tls),
+            telemetry: telemetry.clone(),
+            drain: drain.clone(),
+            limits,
+            runtime: runtime.handle().clone(),
+        });
+        let shared = Arc::new(Shared {
+            telemetry,
+            runtime: runtime.handle().clone(),
+            shut_down: AtomicBool::new(false),
+        });
+        let targets = Mutex::default();
+        Self { inner: Arc::new(Inner { source, runtime, shared, server, drain, targets }) }
+    }
+
+    /// A channel to a target: `xds:///NAME` and bare `host:port` go through the mesh.
+    ///
+    /// Never waits: calls wait for the first configuration, within their deadlines.
+    ///
+    /// # Errors
+    /// When the target cannot be parsed, outside a Tokio runtime, or after [`Mesh::shutdown`].
+    pub fn channel(&self, target: &str) -> Result<MeshChannel, Error> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::setup("a channel is opened within a Tokio runtime: call this from async code"));
+        }
+        if self.inner.shared.shut_down.load(Ordering::Relaxed) {
+            return Err(Error::setup("the mesh was shut down"));
+        }
+        let (target, authority) = match TargetName::parse(target)? {
+            TargetName::Mesh { name, authority } => {
+                (self.target(&name, || self.inner.source.client(&name)), authority)
+            },
+            TargetName::Dns { authority } => {
+                let name = format!("dns:///{authority}");
+                let handle = self.inner.runtime.handle();
+                (self.target(&name, || direct::open(&authority, handle)), authority)
+            }
+        };
+        Ok(MeshChannel::new(target, authority, self.inner.shared.clone()))
+    }
+
+    /// Waits until every target that a channel is open to has its first configuration.
+    ///
+    /// # Errors
+    /// At the deadline, or when a target cannot be served: what is missing, and why.
+    pub async fn ready(&self, deadline: Duration) -> Result<(), Error> {
+        let until = Instant::now() + deadline;
+        let targets: Vec<_> = self.inner.lock().values().filter_map(Weak::upgrade).collect();
+        for target in targets {
+            match tokio::time::timeout_at(until, target.first()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(rejection)) => return Err(rejection.into()),
+                Err(_) => {
+                    return Err(target.refusal(Reason::NoConfiguration).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves an application on a socket: tonic's `Routes`, axum's `Router`, any service of HTTP requests. Policy is
+    /// around the whole of it. Returns when the mesh is shut down.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub async fn serve<S, B>(&self, tcp: TcpListener, app: S) -> io::Result<()>
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        serve(self.inner.server.clone(), tcp, app).await
+    }
+
+    /// Connections for tonic's or axum's own server, which also needs the [`Mesh::server_layer`].
+    #[must_use]
+    pub fn listen(&self, tcp: TcpListener) -> MeshListener {
+        MeshListener::new(self.inner.server.clone(), tcp)
+    }
+
+    /// The server stack for tonic's or axum's own server, over the connections of [`Mesh::listen`].
+    #[must_use]
+    pub fn server_layer(&self) -> ServerLayer {
+        self.inner.server.layer()
+    }
+
+    /// Ready once a shutdown has begun.
+    pub fn draining(&self) -> Draining {
+        self.inner.drain.draining()
+    }
+
+    /// Ends the mesh: servers drain, further calls are refused, what is in flight may finish within `limit`.
+    pub async fn shutdown(&self, limit: Duration) -> Drained {
+        let until = Instant::now() + limit;
+        // Servers first: the calls that their requests still make are part of what may finish.
+        let drained = self.inner.drain.shutdown(limit).await;
+        self.inner.shared.shut_down.store(true, Ordering::Relaxed);
+        while self.inner.in_flight() > 0 {
+            if Instant::now() >= until {
+                return Drained::Forced;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        drained
+    }
+
+    fn target(&self, name: &str, open: impl FnOnce() -> Subscription<ClientSnapshot>) -> Arc<Target> {
+        let mut targets = self.inner.lock();
+        if let Some(open) = targets.get(name).and_then(Weak::upgrade) {
+            return open;
+        }
+        targets.retain(|_, target| target.strong_count() > 0);
+        let name: Arc<str> = name.into();
+        let target = Target::open(name.clone(), open(), &self.inner.runtime);
+        targets.insert(name, Arc::downgrade(&target));
+        target
+    }
+}
+
+impl fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mesh").field("runtime", &self.inner.runtime).finish_non_exhaustive()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Weak<Target>>> {
+        // Entries are added and removed whole.
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.runtime.clusters().iter().map(|c| c.permits().used(PermitKind::Request)).sum()
+    }
+}
+
+/// How often a shutdown looks whether calls are still in flight.
+const POLL: Duration = Duration::from_millis(5);

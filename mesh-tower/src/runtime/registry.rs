@@ -1,0 +1,87 @@
+//! The clusters of one `Mesh` by name, and what they all need.
+//!
+//! The registry holds them weakly: a cluster lives as long as a snapshot or a request refers to it. One that left the
+//! configuration and comes back is a new one, so it can never serve endpoints of its former life.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use mesh_core::config::cluster::ClusterConfig;
+use mesh_core::snapshot::ResolvedCluster;
+use tokio::runtime::Handle;
+
+use super::cluster::{ClusterRuntime, Keys};
+use super::endpoint::Upstream;
+use crate::tls::TlsRuntime;
+use crate::transport::connect::Connector;
+
+/// What all clusters of one `Mesh` share.
+pub(crate) struct Runtime {
+    handle: Handle,
+    connector: Arc<dyn Connector>,
+    upstream: Option<Arc<dyn Upstream>>,
+    tls: Arc<TlsRuntime>,
+    /// Dead entries are swept whenever one is added, so it is bounded by what the configuration names.
+    clusters: Mutex<HashMap<Arc<str>, Weak<ClusterRuntime>>>,
+}
+
+// === impl Runtime ===
+
+impl Runtime {
+    pub(crate) fn new(
+        handle: Handle,
+        connector: Arc<dyn Connector>,
+        upstream: Option<Arc<dyn Upstream>>,
+        tls: Arc<TlsRuntime>,
+    ) -> Arc<Self> {
+        Arc::new(Self { handle, connector, upstream, tls, clusters: Mutex::default() })
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn connector(&self) -> &Arc<dyn Connector> {
+        &self.connector
+    }
+
+    pub(crate) fn upstream(&self) -> Option<&Arc<dyn Upstream>> {
+        self.upstream.as_ref()
+    }
+
+    /// The connection keys of a cluster.
+    pub(crate) fn keys(&self, config: &ClusterConfig) -> Keys {
+        Keys::new(config, config.tls.as_ref().map(|value| self.tls.client(value)))
+    }
+
+    /// Brings a cluster up to date, making it if need be. Its picker is published when this returns.
+    pub(crate) fn apply(self: &Arc<Self>, cluster: &ResolvedCluster, keys: &Keys) -> Arc<ClusterRuntime> {
+        let runtime = self.find_or_make(&cluster.config, keys);
+        runtime.apply(&cluster.config, &cluster.endpoints, keys);
+        runtime
+    }
+
+    /// The clusters that are alive.
+    pub(crate) fn clusters(&self) -> Vec<Arc<ClusterRuntime>> {
+        let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        clusters.values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn find_or_make(self: &Arc<Self>, config: &Arc<ClusterConfig>, keys: &Keys) -> Arc<ClusterRuntime> {
+        let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = clusters.get(&config.name).and_then(Weak::upgrade) {
+            return known;
+        }
+        clusters.retain(|_, cluster| cluster.strong_count() > 0);
+        let cluster = ClusterRuntime::new(config, keys, self);
+        clusters.insert(config.name.clone(), Arc::downgrade(&cluster));
+        cluster
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("clusters", &self.clusters()).finish_non_exhaustive()
+    }
+}
