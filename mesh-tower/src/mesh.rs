@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -18,10 +17,10 @@ use tower_service::Service;
 
 use crate::body::{Body, BoxError};
 use crate::builder::MeshBuilder;
-use crate::client::{MeshChannel, direct};
 use crate::client::channel::target::TargetName;
 use crate::client::pin::Target;
 use crate::client::request::Shared;
+use crate::client::{MeshChannel, direct};
 use crate::drain::{Drain, Drained, Draining};
 use crate::error::Error;
 use crate::runtime::registry::Runtime;
@@ -100,7 +99,9 @@ impl Mesh {
     /// When the target cannot be parsed, outside a Tokio runtime, or after [`Mesh::shutdown`].
     pub fn channel(&self, target: &str) -> Result<MeshChannel, Error> {
         if tokio::runtime::Handle::try_current().is_err() {
-            return Err(Error::setup("a channel is opened within a Tokio runtime: call this from async code"));
+            return Err(Error::setup(
+                "a channel is opened within a Tokio runtime: call this from async code",
+            ));
         }
         if self.inner.shared.shut_down.load(Ordering::Relaxed) {
             return Err(Error::setup("the mesh was shut down"));
@@ -108,7 +109,7 @@ impl Mesh {
         let (target, authority) = match TargetName::parse(target)? {
             TargetName::Mesh { name, authority } => {
                 (self.target(&name, || self.inner.source.client(&name)), authority)
-            },
+            }
             TargetName::Dns { authority } => {
                 let name = format!("dns:///{authority}");
                 let handle = self.inner.runtime.handle();
@@ -138,19 +139,23 @@ impl Mesh {
     }
 
     /// Serves an application on a socket: tonic's `Routes`, axum's `Router`, any service of HTTP requests. Policy is
-    /// around the whole of it. Returns when the mesh is shut down.
+    /// around the whole of it. Returns when the mesh has drained.
     ///
     /// # Errors
-    /// When the socket fails.
-    pub async fn serve<S, B>(&self, tcp: TcpListener, app: S) -> io::Result<()>
+    /// When the mesh was shut down before.
+    pub async fn serve<S, B>(&self, tcp: TcpListener, app: S) -> Result<(), Error>
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
+        S::Future: Send + 'static,
         S::Error: Into<BoxError>,
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        serve(self.inner.server.clone(), tcp, app).await
+        if self.inner.shared.shut_down.load(Ordering::Relaxed) {
+            return Err(Error::setup("the mesh was shut down"));
+        }
+        serve(self.inner.server.clone(), tcp, app).await;
+        Ok(())
     }
 
     /// Connections for tonic's or axum's own server, which also needs the [`Mesh::server_layer`].

@@ -21,6 +21,8 @@ pub(crate) mod retry;
 pub(crate) mod route;
 pub(crate) mod service;
 pub(crate) mod stack;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod trace;
 
 pub use channel::{MeshChannel, ResponseFuture, StrictChannel};

@@ -34,8 +34,7 @@ use super::trace::Trace;
 mod tests;
 
 /// The whole stack of one target.
-pub(crate) type ClientStack =
-    Trace<Deadline<Pin<Route<Retry<Breaker<Balance<Outlier<Endpoint>>>>>>>>;
+pub(crate) type ClientStack = Trace<Deadline<Pin<Route<Retry<Breaker<Balance<Outlier<Endpoint>>>>>>>>;
 
 /// Composes the stack. Tests use this very function; what varies is below it (an [`Upstream`] or a [`Connector`]).
 ///

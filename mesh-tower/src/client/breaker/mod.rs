@@ -36,12 +36,10 @@ impl<S: Service<AttemptStage>> Service<AttemptStage> for Breaker<S> {
         attempt: Attempt<'c>,
     ) -> impl Future<Output = Result<Reply, AttemptError>> + Send + 'c {
         match attempt.cluster.runtime.permits().request(&attempt.cluster.config.limits) {
-            Ok(permit) => {
-                ResponseFuture::Admitted { inner: self.inner.call(attempt), permit: Some(permit) }
-            }
-            Err(overloaded) => {
-                ResponseFuture::Refused { error: Some(refusal(attempt.cluster.config.name.as_ref(), overloaded)) }
-            }
+            Ok(permit) => ResponseFuture::Admitted { inner: self.inner.call(attempt), permit: Some(permit) },
+            Err(overloaded) => ResponseFuture::Refused {
+                error: Some(refusal(attempt.cluster.config.name.as_ref(), overloaded)),
+            },
         }
     }
 }

@@ -66,8 +66,13 @@ mod tests {
             name: name.to_owned(),
             authority: Authority::from_static(authority),
         };
-        for (target, name) in [("xds:///shop:80", "shop:80"), ("shop.default:80", "shop.default:80"), ("shop", "shop")] {
-            assert_eq!(TargetName::parse(target).unwrap(), mesh(name, Box::leak(name.to_owned().into_boxed_str())));
+        for (target, name) in
+            [("xds:///shop:80", "shop:80"), ("shop.default:80", "shop.default:80"), ("shop", "shop")]
+        {
+            assert_eq!(
+                TargetName::parse(target).unwrap(),
+                mesh(name, Box::leak(name.to_owned().into_boxed_str()))
+            );
         }
         let direct = TargetName::Dns { authority: Authority::from_static("localhost:80") };
         assert_eq!(TargetName::parse("dns:///localhost:80").unwrap(), direct);

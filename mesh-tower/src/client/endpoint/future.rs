@@ -11,8 +11,8 @@ use super::refusal::send_failed;
 use crate::body::Body;
 use crate::client::request::{AttemptError, Held, Reply};
 use crate::runtime::endpoint::{InFlight, UpstreamFuture};
-use crate::transport::pool::ResponseFuture as Sending;
 use crate::transport::pool::Lease;
+use crate::transport::pool::ResponseFuture as Sending;
 
 /// Waiting for a connection or a stream; boxed, because most attempts find one at once.
 type Wait<'c> = Pin<Box<dyn Future<Output = Result<Lease, Rejection>> + Send + 'c>>;

@@ -54,7 +54,9 @@ impl Service<PickedStage> for Endpoint {
                         match endpoint.link() {
                             Link::Pool(pool) => acquire(pool, key, cluster).await,
                             // The link of an endpoint never changes.
-                            Link::InProcess(_) => Err(Rejection::new(mesh_core::error::Reason::ConnectFailed)),
+                            Link::InProcess(_) => {
+                                Err(Rejection::new(mesh_core::error::Reason::ConnectFailed))
+                            }
                         }
                     });
                     ResponseFuture::waiting(wait, request, in_flight)

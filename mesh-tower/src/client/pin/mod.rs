@@ -50,10 +50,7 @@ impl<S> Pin<S> {
 }
 
 impl<S: Service<PinnedStage>> Service<CallStage> for Pin<S> {
-    fn call<'c>(
-        &'c self,
-        call: &'c mut Call,
-    ) -> impl Future<Output = Result<Reply, Rejection>> + Send + 'c {
+    fn call<'c>(&'c self, call: &'c mut Call) -> impl Future<Output = Result<Reply, Rejection>> + Send + 'c {
         async move {
             let snapshot = match self.target.current() {
                 Some(current) => current?,

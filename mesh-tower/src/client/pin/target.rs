@@ -74,8 +74,8 @@ impl Target {
 
     /// Waits for the first snapshot or refusal. Cancel safe.
     pub(crate) async fn first(&self) -> Result<Arc<PinnedSnapshot>, Rejection> {
-        let _place = Waiting::enter(&self.shared.waiting)
-            .ok_or_else(|| self.refusal(Reason::TooManyWaiting))?;
+        let _place =
+            Waiting::enter(&self.shared.waiting).ok_or_else(|| self.refusal(Reason::TooManyWaiting))?;
         loop {
             let mut changed = pin!(self.shared.changed.notified());
             // Registered before looking, so that a change in between is not missed.

@@ -74,10 +74,7 @@ impl<S> Retry<S> {
 }
 
 impl<S: Service<AttemptStage>> Service<RoutedStage> for Retry<S> {
-    fn call<'c>(
-        &'c self,
-        routed: Routed<'c>,
-    ) -> impl Future<Output = Result<Reply, Rejection>> + Send + 'c {
+    fn call<'c>(&'c self, routed: Routed<'c>) -> impl Future<Output = Result<Reply, Rejection>> + Send + 'c {
         async move {
             let Routed { call, route, cluster } = routed;
             let mut attempts = Attempts::new(call, policy_of(&route));

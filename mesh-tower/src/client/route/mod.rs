@@ -49,14 +49,13 @@ impl<S> Route<S> {
 }
 
 impl<S: Service<RoutedStage>> Service<PinnedStage> for Route<S> {
-    fn call<'c>(
-        &'c self,
-        pinned: Pinned<'c>,
-    ) -> impl Future<Output = Result<Reply, Rejection>> + Send + 'c {
+    fn call<'c>(&'c self, pinned: Pinned<'c>) -> impl Future<Output = Result<Reply, Rejection>> + Send + 'c {
         match route(pinned) {
             Way::Forward(routed) => {
                 let deadline = routed.call.deadline;
-                ResponseFuture::Forward { inner: Within::new(self.inner.call(routed), deadline, &self.runtime) }
+                ResponseFuture::Forward {
+                    inner: Within::new(self.inner.call(routed), deadline, &self.runtime),
+                }
             }
             Way::Answer(answer) => ResponseFuture::Answer { reply: Some(answer.map(Reply::bare)) },
         }

@@ -37,7 +37,8 @@ impl http_body::Body for Call {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(this.frame(frame)))),
             Poll::Ready(None) => this.last(),
             Poll::Ready(Some(Err(error))) => {
-                let detail = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                let detail =
+                    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
                 this.break_off(Rejection::new(Reason::UpstreamReset).with_detail(detail))
             }
             Poll::Pending => this.poll_deadline(cx),
@@ -70,7 +71,8 @@ impl Call {
     /// The upstream's body is over without trailers, which a gRPC response must have unless its head had the status.
     fn last(&mut self) -> Polled {
         if self.kind == RequestKind::Grpc && self.answer.grpc.is_none() {
-            let missing = Rejection::new(Reason::UpstreamProtocol).with_detail("the stream ended without a status");
+            let missing =
+                Rejection::new(Reason::UpstreamProtocol).with_detail("the stream ended without a status");
             return self.break_off(missing);
         }
         self.complete(None);
