@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh_xds::bootstrap::{Bootstrap, CertificateProvider, FileWatcher, IdentityFiles, ServerConfig};
+use mesh_xds::bootstrap::{
+    Bootstrap, BootstrapBuilder, CertificateProvider, FileWatcher, IdentityFiles, ServerConfig,
+};
 use mesh_xds::server::{ControlPlane, Resources};
 use tokio::task::JoinSet;
 
@@ -119,10 +121,23 @@ impl Fleet {
         Backend::start_tls(id, self.ca.server_config(identity, mutual))
     }
 
-    fn bootstrap_builder(&self, node: &str) -> mesh_xds::bootstrap::BootstrapBuilder {
-        let server = ServerConfig::insecure(&self.control_address().to_string()).expect("an address");
-        Bootstrap::builder(node)
-            .server(server)
-            .server_listener_template("grpc/server?xds.resource.listening_address=%s")
+    fn bootstrap_builder(&self, node: &str) -> BootstrapBuilder {
+        builder_at(self.control_address(), node)
     }
+}
+
+/// A bootstrap for a node without identity, with the control plane at an address.
+///
+/// # Panics
+/// Never: an address is a valid server.
+#[must_use]
+pub fn bootstrap_at(control_plane: SocketAddr, node: &str) -> Bootstrap {
+    builder_at(control_plane, node).build().expect("a valid bootstrap")
+}
+
+fn builder_at(control_plane: SocketAddr, node: &str) -> BootstrapBuilder {
+    let server = ServerConfig::insecure(&control_plane.to_string()).expect("an address");
+    Bootstrap::builder(node)
+        .server(server)
+        .server_listener_template("grpc/server?xds.resource.listening_address=%s")
 }

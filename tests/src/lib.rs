@@ -8,6 +8,7 @@
 //! | [`backend`] | a server that tells who called, counts, holds requests, and fails on demand; gRPC and HTTP |
 //! | [`fault`] | peers that refuse, reset, go silent, or speak HTTP/2 by script |
 //! | [`script`] | an ADS conversation, line by line |
+//! | [`naive`] | a control plane that does not read while it writes, and counts what it is sent |
 //! | [`net`] | ports that stay ours while nobody listens, and an accept loop with an owner |
 //! | [`wait`] | the only way to wait: for an event, with a limit that is there to fail |
 //!
@@ -18,6 +19,7 @@ pub mod ca;
 pub mod echo;
 pub mod fault;
 pub mod fleet;
+pub mod naive;
 pub mod net;
 pub mod script;
 pub mod wait;

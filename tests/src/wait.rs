@@ -1,8 +1,10 @@
 //! Waiting for events. The limits are generous: they exist so that a broken test fails instead of hanging.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_core::snapshot::{Resolution, Subscription};
 use tokio::sync::watch;
 
 /// How long an event may take before the test fails. Far above what it takes on a loaded machine.
@@ -52,4 +54,47 @@ pub fn until_tasks_at_most(tasks: usize) -> impl Future<Output = ()> {
             tokio::task::yield_now().await;
         }
     })
+}
+
+/// Waits until a target resolves to something that satisfies a condition, and returns it.
+///
+/// # Panics
+/// If it does not within [`LIMIT`].
+#[track_caller]
+pub fn until_resolved<S>(
+    target: &Subscription<S>,
+    mut condition: impl FnMut(&Resolution<S>) -> bool,
+) -> impl Future<Output = Arc<Resolution<S>>> {
+    let mut changes = target.cell().subscribe();
+    soon(async move {
+        loop {
+            let resolution = changes.changed().await;
+            if condition(&resolution) {
+                return resolution;
+            }
+        }
+    })
+}
+
+/// Waits until a target has a snapshot that satisfies a condition, and returns it.
+///
+/// # Panics
+/// If it does not within [`LIMIT`].
+#[track_caller]
+pub fn until_snapshot<S>(
+    target: &Subscription<S>,
+    mut condition: impl FnMut(&S) -> bool,
+) -> impl Future<Output = Arc<S>> {
+    let resolved = until_resolved(
+        target,
+        move |resolution| matches!(resolution, Resolution::Ready(snapshot) if condition(snapshot)),
+    );
+    async move {
+        match &*resolved.await {
+            Resolution::Ready(snapshot) => Arc::clone(snapshot),
+            Resolution::Pending(_) | Resolution::Failed(_) => {
+                unreachable!("the condition asks for a snapshot")
+            }
+        }
+    }
 }

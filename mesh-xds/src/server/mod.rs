@@ -33,6 +33,7 @@
 mod builder;
 mod cache;
 mod clients;
+mod directory;
 mod resource;
 mod serve;
 mod service;
@@ -46,6 +47,7 @@ pub use self::builder::{
     Rbac, Retry, Route, RouteConfig, UpstreamTls, VirtualHost,
 };
 pub use self::cache::{ControlPlane, Edit};
+pub use self::directory::{Directory, FileError, FileProblem};
 pub use self::resource::{InvalidResource, Resource, Resources};
 pub use self::status::{ClientStatus, KindStatus, Nack};
 pub use crate::ads::Kind;

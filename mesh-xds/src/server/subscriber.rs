@@ -162,7 +162,7 @@ impl Subscription {
         let star = wanted.remove(WILDCARD);
         self.ever_named |= star || !wanted.is_empty();
         // The legacy wildcard: an empty list, as long as no name was ever given on this stream.
-        let wildcard = kind.is_full_state() && (star || (wanted.is_empty() && !self.ever_named));
+        let wildcard = is_full_state(kind) && (star || (wanted.is_empty() && !self.ever_named));
         let first = self.sent.is_none();
         self.asked |=
             first || (wildcard && !self.wildcard) || wanted.difference(&self.names).next().is_some();
@@ -183,7 +183,7 @@ impl Subscription {
         if self.is_unanswered() {
             return None;
         }
-        if kind.is_full_state() {
+        if is_full_state(kind) {
             let visible = self.visible(resources);
             let same = visible.len() == self.delivered.len()
                 && visible.iter().all(|(name, version)| self.delivered.get(*name) == Some(version));
@@ -211,7 +211,7 @@ impl Subscription {
 
     fn deliver(&mut self, kind: Kind, resources: &KindCache, names: Vec<Arc<str>>) {
         self.asked = false;
-        if kind.is_full_state() {
+        if is_full_state(kind) {
             self.delivered.clear();
         }
         for name in names {
@@ -239,3 +239,8 @@ impl From<envoy_types::pb::envoy::config::core::v3::Node> for Node {
 const SERVING_ORDER: [Kind; 4] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Route];
 /// The name that asks for everything.
 const WILDCARD: &str = "*";
+
+/// A response of such a kind is the complete set, so absence from it means removal.
+fn is_full_state(kind: Kind) -> bool {
+    matches!(kind, Kind::Listener | Kind::Cluster)
+}
