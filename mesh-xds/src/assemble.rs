@@ -87,8 +87,10 @@ impl Assembler<'_> {
                 )));
             }
         };
-        let clusters = routes.clusters().iter().map(|name| self.cluster(name, has_one));
-        let clusters = clusters.collect::<Result<Vec<_>, Stop>>()?;
+        // From the end: resources tend to come in order, and what stops here first then stops here again.
+        let clusters = routes.clusters().iter().rev().map(|name| self.cluster(name, has_one));
+        let mut clusters = clusters.collect::<Result<Vec<_>, Stop>>()?;
+        clusters.reverse();
         let snapshot =
             ClientSnapshot { version: self.version, listener: listener.config.clone(), routes, clusters };
         let is_same = published.is_some_and(|before| same_client(before, &snapshot));

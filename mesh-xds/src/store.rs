@@ -12,7 +12,7 @@ use mesh_core::config::cluster::ClusterConfig;
 use mesh_core::config::endpoints::EndpointsConfig;
 use mesh_core::config::listener::{ListenerConfig, RouteSource};
 use mesh_core::route::RouteTable;
-use mesh_core::snapshot::ConfigProblem;
+use mesh_core::snapshot::{ConfigError, ConfigProblem};
 
 use crate::ads::{Kind, Name};
 use crate::resource::Checked;
@@ -141,6 +141,19 @@ impl Store {
     /// The control plane answers.
     pub(crate) fn handle_up(&mut self) {
         self.down = None;
+    }
+
+    /// Whether the resource that an error names is still waited for.
+    pub(crate) fn is_pending(&self, error: &ConfigError) -> bool {
+        let name = &*error.name;
+        let problem = match Kind::ALL.into_iter().find(|kind| kind.noun() == error.kind) {
+            Some(Kind::Listener) => self.listener(name).err(),
+            Some(Kind::Route) => self.route(name).err(),
+            Some(Kind::Cluster) => self.cluster(name).err(),
+            Some(Kind::Endpoints) => self.endpoints(name).err(),
+            None => None,
+        };
+        problem == Some(ConfigProblem::Pending)
     }
 
     pub(crate) fn listener(&self, name: &str) -> Result<&Arc<StoredListener>, ConfigProblem> {

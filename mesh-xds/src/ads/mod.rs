@@ -112,7 +112,7 @@ impl<R> Ads<R> {
         if !watched.entries.contains_key(name) {
             let entry = Entry { state: State::Wanted { deadline: None }, refusal: None };
             watched.entries.insert(Arc::from(name), entry);
-            watched.sotw.names_changed();
+            watched.sotw.added();
         }
     }
 
@@ -120,7 +120,7 @@ impl<R> Ads<R> {
     pub fn unwatch(&mut self, kind: Kind, name: &str) {
         let watched = self.kinds.get_mut(kind);
         if let Some((name, entry)) = watched.entries.remove_entry(name) {
-            watched.sotw.names_changed();
+            watched.sotw.dropped(name.clone());
             self.stop_timer(kind, name, entry.state);
         }
     }

@@ -6,9 +6,12 @@
 //! * Changes of names and an answer that is due are told in one request, however many there were.
 //! * A type is never asked for with an empty list first: for listeners and clusters that would ask for everything.
 //! * A refusal is told apart from a change of names (two requests): istiod does not look at the names of a NACK.
+//! * A name that was dropped and is wanted again is told as dropped first (two requests): what was known of it is
+//!   forgotten, and a server that never saw it go would not send it again.
 //! * The same refusal again is held back for a while, because go-control-plane answers each NACK with the same
 //!   resource at once. A change of names or another response ends the wait.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +32,8 @@ pub(super) struct Sotw {
     /// Names as last sent on this stream; none before the first request of the type.
     sent: Option<Vec<Name>>,
     names_changed: bool,
+    /// Names that were dropped since the last request.
+    dropped: BTreeSet<Name>,
     answer: Answer,
     last_refusal: Option<Refusal>,
 }
@@ -64,12 +69,20 @@ impl Sotw {
         self.nonce = Arc::from("");
         self.sent = None;
         self.names_changed = true;
+        self.dropped.clear();
         self.answer = Answer::None;
         self.last_refusal = None;
     }
 
-    pub(super) fn names_changed(&mut self) {
+    pub(super) fn added(&mut self) {
         self.names_changed = true;
+    }
+
+    pub(super) fn dropped(&mut self, name: Name) {
+        self.names_changed = true;
+        if self.sent.as_ref().is_some_and(|sent| sent.binary_search(&name).is_ok()) {
+            self.dropped.insert(name);
+        }
     }
 
     /// The whole response was valid.
@@ -121,7 +134,11 @@ impl Sotw {
         kind: Kind,
         names: impl Iterator<Item = &'a Name> + Clone,
     ) -> Option<Request> {
-        if self.names_changed && self.sent.as_ref().is_some_and(|sent| sent.iter().eq(names.clone())) {
+        let renewed = names.clone().any(|name| self.dropped.contains(name));
+        if self.names_changed
+            && !renewed
+            && self.sent.as_ref().is_some_and(|sent| sent.iter().eq(names.clone()))
+        {
             self.names_changed = false;
         }
         if self.sent.is_none() && names.clone().next().is_none() {
@@ -143,8 +160,9 @@ impl Sotw {
         let names = match (&refusal, &self.sent) {
             (Some(_), Some(sent)) => sent.clone(),
             (_, _) => {
-                self.names_changed = false;
-                names.cloned().collect()
+                let dropped = std::mem::take(&mut self.dropped);
+                self.names_changed = renewed;
+                names.filter(|name| !dropped.contains(*name)).cloned().collect()
             }
         };
         self.sent = Some(names.clone());
@@ -166,6 +184,7 @@ impl Default for Sotw {
             nonce: Arc::from(""),
             sent: None,
             names_changed: false,
+            dropped: BTreeSet::new(),
             answer: Answer::None,
             last_refusal: None,
         }

@@ -31,8 +31,17 @@ pub(crate) struct Engine {
     servers: BTreeMap<std::net::SocketAddr, Target<ServerSnapshot>>,
     /// Version of the last snapshot.
     version: u64,
-    /// The targets changed since they were last assembled.
-    stale: bool,
+    stale: Stale,
+}
+
+/// What changed since the targets were last assembled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+enum Stale {
+    #[default]
+    Nothing,
+    /// Endpoints: nothing else is reached than before.
+    Endpoints,
+    Everything,
 }
 
 /// What the bootstrap says about the behaviour.
@@ -79,7 +88,7 @@ impl Engine {
             clients: BTreeMap::new(),
             servers: BTreeMap::new(),
             version: 0,
-            stale: false,
+            stale: Stale::Nothing,
         }
     }
 
@@ -88,7 +97,7 @@ impl Engine {
         let Open { clients, servers } = open;
         sync(&mut self.clients, clients);
         sync(&mut self.servers, servers);
-        self.stale = true;
+        self.stale = Stale::Everything;
     }
 
     /// Whether nothing is wanted of the control plane.
@@ -130,15 +139,19 @@ impl Engine {
     /// Applies what is new, and publishes what comes of it.
     pub(crate) fn settle(&mut self) {
         self.apply_updates(None);
-        if std::mem::take(&mut self.stale) {
-            self.sweep();
-            self.publish();
+        match std::mem::take(&mut self.stale) {
+            Stale::Nothing => {}
+            Stale::Endpoints => self.publish(Stale::Endpoints),
+            Stale::Everything => {
+                self.sweep();
+                self.publish(Stale::Everything);
+            }
         }
     }
 
     fn apply_updates(&mut self, down: Option<&Arc<str>>) {
         while let Some(update) = self.ads.poll_update() {
-            let changed = match update {
+            let (kind, changed) = match update {
                 Update::Changed { kind, name, version, value } => {
                     let Accepted { resource, unapplied } = value;
                     let changed = self.store.put(&name, resource);
@@ -147,23 +160,27 @@ impl Engine {
                         let fields: Vec<_> = unapplied.iter().map(FieldPath::as_str).collect();
                         tracing::warn!(%kind, name = &*name, ?fields, "fields that have no effect here");
                     }
-                    changed
+                    (Some(kind), changed)
                 }
                 Update::Refused { kind, name, version, reason } => {
                     tracing::warn!(%kind, name = &*name, version = &*version, reason = &*reason, "resource refused");
-                    self.store.fail(kind, &name, ConfigProblem::Invalid(reason))
+                    (Some(kind), self.store.fail(kind, &name, ConfigProblem::Invalid(reason)))
                 }
                 Update::Deleted { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource deleted by the control plane");
-                    self.store.fail(kind, &name, ConfigProblem::DoesNotExist)
+                    (Some(kind), self.store.fail(kind, &name, ConfigProblem::DoesNotExist))
                 }
                 Update::Absent { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource did not come in time");
-                    self.store.fail(kind, &name, self.settings.absent())
+                    (Some(kind), self.store.fail(kind, &name, self.settings.absent()))
                 }
-                Update::Unreachable => down.is_some_and(|why| self.store.handle_down(why)),
+                Update::Unreachable => (None, down.is_some_and(|why| self.store.handle_down(why))),
             };
-            self.stale |= changed;
+            if changed {
+                let of_this =
+                    if kind == Some(Kind::Endpoints) { Stale::Endpoints } else { Stale::Everything };
+                self.stale = self.stale.max(of_this);
+            }
         }
     }
 
@@ -184,14 +201,19 @@ impl Engine {
         }
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, stale: Stale) {
         let Self { store, settings, version, clients, servers, .. } = self;
+        let is_waiting = |error: Option<&ConfigError>| {
+            // Nothing else is reached than before, so what was waited for then still holds everything up.
+            stale == Stale::Endpoints
+                && error.is_some_and(|e| e.problem == ConfigProblem::Pending && store.is_pending(e))
+        };
         let on_data_error = settings.on_data_error;
-        for target in clients.values_mut() {
+        for target in clients.values_mut().filter(|target| !is_waiting(target.error.as_ref())) {
             let assembler = Assembler { store, node: &settings.node, version: *version + 1 };
             target.publish(version, on_data_error, |name, ready| assembler.client(name, ready));
         }
-        for target in servers.values_mut() {
+        for target in servers.values_mut().filter(|target| !is_waiting(target.error.as_ref())) {
             let assembler = Assembler { store, node: &settings.node, version: *version + 1 };
             target.publish(version, on_data_error, |name, ready| assembler.server(name, ready));
         }

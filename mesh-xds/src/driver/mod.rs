@@ -32,6 +32,10 @@ use crate::transport::{Decoder, Room, Stream, render, render_status, request_to_
 /// How long a stream is kept after the last target was closed, for one that may be opened next.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
+/// How many responses are taken in a row before an answer is sent. Up to that, what has arrived already is taken
+/// first, because one answer does for all of a type, and each carries all names.
+const UNANSWERED_MAX: u32 = 64;
+
 /// The task of one source.
 pub(crate) struct Driver {
     bootstrap: Arc<Bootstrap>,
@@ -129,6 +133,7 @@ impl Driver {
         let (requests, mut responses) = stream.halves();
         let mut idle_since = None;
         let mut writable = true;
+        let mut unanswered = 0;
         loop {
             self.engine.settle();
             let now = now();
@@ -141,12 +146,16 @@ impl Driver {
             let timer =
                 [self.engine.poll_timeout().filter(|at| *at > now), idle_at].into_iter().flatten().min();
             let wants_room = writable && self.engine.wants_transmit(now);
+            let write_first = unanswered >= UNANSWERED_MAX;
             let event = tokio::select! {
-                response = responses.next() => Event::Response(response),
-                room = requests.reserve(), if wants_room => Event::Room(room.ok()),
+                biased;
                 () = self.targets.changed() => Event::Targets,
                 () = sleep_until(timer.unwrap_or(now).into()), if timer.is_some() => Event::Timer,
+                room = requests.reserve(), if wants_room && write_first => Event::Room(room.ok()),
+                response = responses.next() => Event::Response(response),
+                room = requests.reserve(), if wants_room => Event::Room(room.ok()),
             };
+            unanswered = if matches!(event, Event::Response(_)) { unanswered + 1 } else { 0 };
             match event {
                 Event::Response(Ok(Some(response))) => self.handle_response(response).await,
                 Event::Response(Ok(None)) => return Ended::Lost("the control plane ended the stream".into()),

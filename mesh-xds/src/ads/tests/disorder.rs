@@ -131,7 +131,7 @@ fn step(script: &mut Script, model: &mut Model, position: usize, event: Event) -
         }
         Event::Transmit => {
             let requests = script.requests();
-            prop_assert!(requests.len() <= 2 * Kind::ALL.len(), "more than one turn needs");
+            prop_assert!(requests.len() <= 3 * Kind::ALL.len(), "more than one turn needs");
             for request in &requests {
                 model.check_request(request)?;
             }

@@ -109,3 +109,17 @@ fn a_change_of_names_and_an_answer_are_one_request() {
     let request = script.request();
     assert_eq!((&*request.version, &*request.nonce, names(&request)), ("1", "n1", vec!["a", "b"]));
 }
+
+/// Otherwise a server that never saw it go would not send it again, and it would count as absent.
+#[test]
+fn a_name_that_is_dropped_and_wanted_again_is_told_as_dropped_first() {
+    let mut script = Script::watching(Kind::Endpoints, &["a", "b"]);
+    script.respond(Kind::Endpoints, "1", "n1", &[("a", Ok("v")), ("b", Ok("w"))]);
+    script.requests();
+    script.ads.unwatch(Kind::Endpoints, "a");
+    script.ads.watch(Kind::Endpoints, "a");
+    let requests = script.requests();
+    let [without, with] = requests.as_slice() else { panic!("{requests:?}") };
+    assert_eq!((names(without), names(with)), (vec!["b"], vec!["a", "b"]));
+    assert_eq!(script.ads.poll_timeout(), Some(script.now + ABSENT_AFTER), "it is waited for");
+}

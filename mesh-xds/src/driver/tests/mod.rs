@@ -1,0 +1,8 @@
+//! The engine by hand, and the driver over in-memory connections with paused time.
+
+mod engine;
+mod order;
+#[cfg(feature = "control-plane")]
+mod script;
+#[cfg(feature = "control-plane")]
+mod stream;
