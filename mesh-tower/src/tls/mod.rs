@@ -14,6 +14,8 @@ pub mod provider;
 pub mod san;
 pub mod server;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod verifier;
 

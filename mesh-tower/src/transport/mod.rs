@@ -16,6 +16,8 @@ pub mod pool;
 pub(crate) mod serve;
 pub(crate) mod task;
 pub mod tcp;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::sync::Arc;
 

@@ -214,3 +214,110 @@ impl<T> Loaded<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::tls::CryptoBackend;
+    use crate::tls::testing::{Ca, Leaf, uri};
+
+    struct Watched {
+        dir: TempDir,
+        ca: Ca,
+        watcher: Arc<FileWatcher>,
+    }
+
+    impl Watched {
+        /// A watcher with a refresh interval of one second, over these files.
+        fn start(prepare: impl FnOnce(&TempDir, &Ca)) -> Self {
+            let (dir, ca) = (TempDir::new().unwrap(), Ca::new());
+            prepare(&dir, &ca);
+            let config = FileWatcherConfig {
+                identity: Some(IdentityFiles {
+                    certificate_file: dir.path().join("cert.pem"),
+                    private_key_file: dir.path().join("key.pem"),
+                }),
+                ca_certificate_file: Some(dir.path().join("ca.pem")),
+                refresh_interval: Duration::from_secs(1),
+            };
+            let crypto = CryptoBackend::Auto.provider().unwrap();
+            let watcher = FileWatcher::start(config, crypto, &Handle::current());
+            Self { dir, ca, watcher }
+        }
+
+        async fn next_refresh(&self) {
+            // The clock is paused: it moves when every task, the blocking one included, is at rest.
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+        }
+    }
+
+    fn write(dir: &TempDir, leaf: &Leaf) {
+        std::fs::write(dir.path().join("cert.pem"), &leaf.chain).unwrap();
+        std::fs::write(dir.path().join("key.pem"), &leaf.key).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewed_pair_is_taken_at_the_next_refresh() {
+        let watched = Watched::start(|dir, ca| {
+            write(dir, &ca.leaf(&[uri("spiffe://td/old")]));
+            std::fs::write(dir.path().join("ca.pem"), &ca.pem).unwrap();
+        });
+        let (old, roots) = (watched.watcher.identity("").unwrap(), watched.watcher.roots("").unwrap());
+        watched.next_refresh().await;
+        assert!(Arc::ptr_eq(&old, &watched.watcher.identity("").unwrap()), "unchanged files change nothing");
+
+        let renewed = watched.ca.leaf(&[uri("spiffe://td/new")]);
+        write(&watched.dir, &renewed);
+        watched.next_refresh().await;
+        let new = watched.watcher.identity("").unwrap();
+        assert_eq!(new.chain(), renewed.identity().chain());
+        assert!(Arc::ptr_eq(&roots, &watched.watcher.roots("").unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_written_pair_keeps_the_old_one() {
+        let watched = Watched::start(|dir, ca| write(dir, &ca.leaf(&[uri("spiffe://td/old")])));
+        let old = watched.watcher.identity("").unwrap();
+        let renewed = watched.ca.leaf(&[uri("spiffe://td/new")]);
+
+        std::fs::write(watched.dir.path().join("cert.pem"), &renewed.chain).unwrap();
+        watched.next_refresh().await;
+        assert!(Arc::ptr_eq(&old, &watched.watcher.identity("").unwrap()), "new certificate, old key");
+
+        std::fs::write(watched.dir.path().join("key.pem"), &renewed.key[..40]).unwrap();
+        watched.next_refresh().await;
+        assert!(Arc::ptr_eq(&old, &watched.watcher.identity("").unwrap()), "half a key");
+
+        std::fs::remove_file(watched.dir.path().join("key.pem")).unwrap();
+        watched.next_refresh().await;
+        assert!(Arc::ptr_eq(&old, &watched.watcher.identity("").unwrap()), "no key");
+
+        write(&watched.dir, &renewed);
+        watched.next_refresh().await;
+        assert_eq!(watched.watcher.identity("").unwrap().chain(), renewed.identity().chain());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_never_loaded_is_an_error_until_it_appears() {
+        let watched = Watched::start(|_, _| {});
+        let error = watched.watcher.identity("").unwrap_err().to_string();
+        assert!(error.contains("cert.pem"), "{error}");
+        assert!(watched.watcher.roots("").unwrap_err().to_string().contains("ca.pem"));
+        write(&watched.dir, &watched.ca.leaf(&[uri("spiffe://td/a")]));
+        std::fs::write(watched.dir.path().join("ca.pem"), &watched.ca.pem).unwrap();
+        watched.next_refresh().await;
+        assert!(watched.watcher.identity("").is_ok() && watched.watcher.roots("").is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_task_ends_with_the_provider() {
+        let watched = Watched::start(|_, _| {});
+        let files = Arc::downgrade(&watched.watcher.files);
+        drop(watched);
+        while files.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -32,6 +32,9 @@ use super::io::{BoxIo, Counted, Traffic};
 use super::{ConnectionEvents, HttpConnection, Unavailable};
 use crate::body::{Body, BodyError};
 
+#[cfg(test)]
+mod tests;
+
 /// How HTTP/1.1 connections are configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http1Settings {
