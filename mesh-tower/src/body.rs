@@ -24,6 +24,9 @@ use crate::transport::h2::RecvBody as Http2Body;
 /// An error of any type that can cross tasks.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What polling one of our bodies gives.
+pub(crate) type PollFrame = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
 type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
 
 /// A streaming HTTP body.
@@ -121,10 +124,7 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
         match &mut self.repr {
             Repr::Empty => Poll::Ready(None),
             Repr::Full(data) => {
@@ -237,10 +237,7 @@ where
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
         self.project().body.poll_frame(cx).map_err(BodyError::new)
     }
 

@@ -82,7 +82,7 @@ impl ClientTls {
         };
         let connector = TlsConnector::from(config);
         let connector = connector.with_alpn(alpn.iter().map(|name| name.to_vec()).collect());
-        let stream = connector.connect(name, io).await.map_err(handshake_error)?;
+        let stream = connector.connect(name, io).await.map_err(|e| handshake_error(&e))?;
 
         let session = stream.get_ref().1;
         let chain = session.peer_certificates().unwrap_or_default();
@@ -174,7 +174,7 @@ impl ResolvesClientCert for OneIdentity {
 }
 
 /// The error of a handshake, with our own refusal in plain words.
-pub(super) fn handshake_error(error: std::io::Error) -> TlsError {
+pub(super) fn handshake_error(error: &std::io::Error) -> TlsError {
     let ours = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
     if let Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) = ours
         && let Some(mismatch) = other.0.downcast_ref::<TlsError>()

@@ -58,7 +58,7 @@ impl ServerTls {
         T: AsyncRead + AsyncWrite + Unpin,
     {
         let acceptor = TlsAcceptor::from(self.config()?);
-        let stream = acceptor.accept(io).await.map_err(handshake_error)?;
+        let stream = acceptor.accept(io).await.map_err(|e| handshake_error(&e))?;
         let session = stream.get_ref().1;
         let mut peer = TlsPeer { server_name: session.server_name().map(Into::into), certificate: None };
         if let Some(chain) = session.peer_certificates() {

@@ -67,8 +67,14 @@ struct Loaded<T> {
 /// What was read last, to see that nothing changed. Keys are in here: no `Debug`.
 #[derive(Default)]
 struct Seen {
-    identity: Option<(Vec<u8>, Vec<u8>)>,
+    identity: Option<Pair>,
     roots: Option<Vec<u8>>,
+}
+
+#[derive(PartialEq)]
+struct Pair {
+    chain: Vec<u8>,
+    key: Vec<u8>,
 }
 
 // === impl FileWatcherConfig ===
@@ -149,9 +155,12 @@ impl Files {
     fn read_identity(
         &self,
         files: &IdentityFiles,
-        seen: &mut Option<(Vec<u8>, Vec<u8>)>,
+        seen: &mut Option<Pair>,
     ) -> Result<Option<Identity>, TlsError> {
-        let read_pair = || Ok((read(&files.certificate_file)?, read(&files.private_key_file)?));
+        let read_pair = || {
+            let (chain, key) = (read(&files.certificate_file)?, read(&files.private_key_file)?);
+            Ok::<_, TlsError>(Pair { chain, key })
+        };
         let pair = read_pair()?;
         if seen.as_ref() == Some(&pair) {
             return Ok(None);
@@ -159,7 +168,7 @@ impl Files {
         if read_pair()? != pair {
             return Err(TlsError::InvalidMaterial("the files changed while they were read".into()));
         }
-        let identity = Identity::from_pem(&pair.0, &pair.1, &self.crypto)?;
+        let identity = Identity::from_pem(&pair.chain, &pair.key, &self.crypto)?;
         *seen = Some(pair);
         Ok(Some(identity))
     }

@@ -15,11 +15,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Response, Uri, Version};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -30,7 +29,7 @@ use tracing::Instrument;
 use super::error::{ConnectError, ConnectFailure, FailureKind, Progress, SendError};
 use super::io::{BoxIo, Counted, Traffic};
 use super::{ConnectionEvents, HttpConnection, Unavailable};
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, PollFrame};
 
 #[cfg(test)]
 mod tests;
@@ -355,10 +354,7 @@ fn classify(error: hyper::Error, reused_and_silent: bool, written: bool) -> Send
 // === impl RecvBody ===
 
 impl RecvBody {
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> PollFrame {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         match frame {
             Some(Ok(frame)) => {

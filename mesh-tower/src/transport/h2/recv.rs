@@ -3,12 +3,11 @@
 use std::task::{Context, Poll, ready};
 
 use ::h2::{Reason, RecvStream};
-use bytes::Bytes;
 use http_body::Frame;
 
 use super::Guard;
 use super::upload::PumpHandle;
-use crate::body::BodyError;
+use crate::body::{BodyError, PollFrame};
 
 /// Dropping it before its end resets the stream with CANCEL.
 pub(crate) struct RecvBody {
@@ -31,10 +30,7 @@ impl RecvBody {
         Self { recv, guard, state: State::Data }
     }
 
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> PollFrame {
         if self.state == State::Data {
             match ready!(self.recv.poll_data(cx)) {
                 Some(Ok(data)) => {

@@ -72,10 +72,11 @@ impl Upload {
     /// Reads as far ahead as the body is ready.
     pub(super) fn fill(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         loop {
-            if self.current.is_none() && matches!(self.ahead, Ahead::Data(_)) {
-                if let Ahead::Data(data) = std::mem::replace(&mut self.ahead, Ahead::Unknown) {
-                    self.current = Some(data);
-                }
+            if self.current.is_none()
+                && let Ahead::Data(data) = &mut self.ahead
+            {
+                self.current = Some(std::mem::take(data));
+                self.ahead = Ahead::Unknown;
             }
             if !matches!(self.ahead, Ahead::Unknown) {
                 return Ok(());

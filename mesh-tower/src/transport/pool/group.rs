@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mesh_core::config::endpoints::Address;
-use mesh_core::rng::{Rng, Xoshiro};
+use mesh_core::retry::backoff::BackOff;
+use mesh_core::rng::Xoshiro;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -46,8 +47,9 @@ struct Inner {
     connections: Vec<Entry>,
     /// Attempts under way, those that are backing off included.
     dials: Vec<(u64, Task)>,
-    /// Failed attempts since the last good one.
-    failures: u32,
+    /// The last attempt failed.
+    failing: bool,
+    back_off: BackOff,
     last_error: Option<ConnectError>,
     /// No attempt before this, after a failed one.
     not_before: Instant,
@@ -86,7 +88,8 @@ impl Group {
             inner: Mutex::new(Inner {
                 connections: Vec::new(),
                 dials: Vec::new(),
-                failures: 0,
+                failing: false,
+                back_off: BackOff::connection(),
                 last_error: None,
                 not_before: Instant::now(),
                 rng: Xoshiro::seeded(seed),
@@ -195,7 +198,7 @@ impl Group {
 
     /// Whether one more attempt helps somebody who waits.
     fn wants_dial(&self, inner: &Inner) -> bool {
-        if self.is_closed() || inner.failures > 0 && !inner.dials.is_empty() {
+        if self.is_closed() || inner.failing && !inner.dials.is_empty() {
             return false;
         }
         let open = inner.connections.len() + inner.dials.len();
@@ -275,7 +278,7 @@ impl Group {
             entry.client.drain();
             return;
         }
-        inner.failures = 0;
+        inner.failing = false;
         inner.last_error = None;
         inner.connections.push(entry);
         let finished = inner.take_dial(id);
@@ -290,17 +293,14 @@ impl Group {
     fn failed(&self, id: u64, error: ConnectError) -> Option<Duration> {
         let mut inner = self.lock();
         let before = inner.state();
-        inner.failures = inner.failures.saturating_add(1);
-        tracing::info!(address = %Show(&self.address), %error, failures = inner.failures, "connect failed");
-        inner.last_error = Some(error);
+        tracing::info!(address = %Show(&self.address), %error, "connect failed");
+        let back_off = inner.fail(error);
         let needed = inner.connections.is_empty();
         let waited_for = self.waiting.load(Ordering::SeqCst) > 0 && !inner.connections.is_empty();
         // One attempt at a time after a failure, however many were started.
         let only = inner.dials.iter().all(|(other, _)| *other == id);
         // A context that was replaced gets no second chance: who comes later fails at once.
         let again = (needed || waited_for) && only && !self.retired;
-        let back_off = inner.back_off();
-        inner.not_before = Instant::now() + back_off;
         let finished = if again { None } else { inner.take_dial(id) };
         self.publish(before, inner);
         self.freed.notify_waiters();
@@ -321,13 +321,10 @@ impl Group {
         if wanted && inner.dials.is_empty() && !self.is_closed() {
             let flapping = !graceful && entry.since.elapsed() < FLAPPING;
             let delay = if flapping {
-                inner.failures = inner.failures.saturating_add(1);
                 let reason = reason.unwrap_or_else(|| "the peer closed the connection".into());
-                inner.last_error = Some(ConnectError::new(ConnectFailure::Io, reason));
-                let back_off = inner.back_off();
-                inner.not_before = Instant::now() + back_off;
-                back_off
+                inner.fail(ConnectError::new(ConnectFailure::Io, reason))
             } else {
+                inner.back_off.reset();
                 Duration::ZERO
             };
             self.start_dial(&mut inner, delay);
@@ -407,7 +404,7 @@ impl Inner {
     fn state(&self) -> ConnectivityState {
         if !self.connections.is_empty() {
             ConnectivityState::Ready
-        } else if self.failures > 0 {
+        } else if self.failing {
             ConnectivityState::TransientFailure
         } else if !self.dials.is_empty() {
             ConnectivityState::Connecting
@@ -421,15 +418,13 @@ impl Inner {
         Some(self.dials.swap_remove(at).1)
     }
 
-    /// gRPC's connection back-off.
-    fn back_off(&mut self) -> Duration {
-        const BASE: f64 = 1.0;
-        const MULTIPLIER: f64 = 1.6;
-        const JITTER: f64 = 0.2;
-        const MAX: f64 = 120.0;
-        let exponent = i32::try_from(self.failures.saturating_sub(1)).unwrap_or(i32::MAX);
-        let seconds = (BASE * MULTIPLIER.powi(exponent)).min(MAX);
-        Duration::from_secs_f64(seconds * (1.0 - JITTER + 2.0 * JITTER * self.rng.unit()))
+    /// Notes a failed attempt; no other one happens before the time that it returns has passed.
+    fn fail(&mut self, error: ConnectError) -> Duration {
+        self.failing = true;
+        self.last_error = Some(error);
+        let wait = self.back_off.next(&mut self.rng);
+        self.not_before = Instant::now() + wait;
+        wait
     }
 }
 
