@@ -36,3 +36,62 @@ async fn connect_unix(path: &std::path::Path) -> io::Result<BoxIo> {
 async fn connect_unix(_path: &std::path::Path) -> io::Result<BoxIo> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this platform has no unix-domain sockets"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mesh_core::config::cluster::UpstreamProtocol;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::body::Body;
+    use crate::transport::connect::ConnectionKey;
+    use crate::transport::error::ConnectFailure;
+    use crate::transport::pool::{EndpointPool, PoolSettings};
+    use crate::transport::testing::{echo, post, serve_h2, spawn};
+
+    const KEY: ConnectionKey = ConnectionKey { tls: None, protocol: UpstreamProtocol::Http2 };
+
+    fn pool(address: Address) -> EndpointPool {
+        EndpointPool::new(address, PoolSettings::new(Arc::new(SocketConnector)), Handle::current())
+    }
+
+    #[tokio::test]
+    async fn requests_travel_over_tcp() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn(async move {
+            let (io, _) = listener.accept().await.unwrap();
+            serve_h2(io, ::h2::server::Builder::new(), echo).await;
+        });
+        let pool = pool(Address::Socket(address));
+        let lease = pool.acquire(&KEY).await.unwrap();
+        assert!(lease.send(post(Body::full("x"))).await.unwrap().status().is_success());
+    }
+
+    #[tokio::test]
+    async fn nobody_at_the_address_is_an_error_that_names_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let error = pool(Address::Socket(address)).acquire(&KEY).await.unwrap_err();
+        assert_eq!(error.kind(), ConnectFailure::Io);
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn requests_travel_over_unix_sockets() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("peer.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        spawn(async move {
+            let (io, _) = listener.accept().await.unwrap();
+            serve_h2(io, ::h2::server::Builder::new(), echo).await;
+        });
+        let pool = pool(Address::Unix(path.into()));
+        let lease = pool.acquire(&KEY).await.unwrap();
+        assert!(lease.send(post(Body::full("x"))).await.unwrap().status().is_success());
+    }
+}

@@ -142,11 +142,11 @@ async fn dropping_a_response_closes_the_connection() {
 async fn an_unused_connection_is_closed_after_its_timeout() {
     let settings = Http1Settings { idle_timeout: Duration::from_secs(10), ..Http1Settings::default() };
     let (connection, heard, mut server) = connect_with(&settings).await;
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    sleep(Duration::from_secs(8)).await;
     exchange(&connection, &mut server).await;
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    sleep(Duration::from_secs(8)).await;
     assert!(heard.closed.lock().unwrap().is_none(), "it was used eight seconds ago");
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    sleep(Duration::from_secs(8)).await;
     assert!(heard.closed.lock().unwrap().is_some());
     assert_eq!(connection.reserve().unwrap_err(), Unavailable::Closed);
 }

@@ -22,8 +22,8 @@ use crate::transport::connect::{ConnectionKey, Show, dial};
 use crate::transport::error::{ConnectError, ConnectFailure};
 use crate::transport::task::Task;
 
-/// A connection that the peer ends within this time of its start counts as a failed attempt: a peer that accepts
-/// and hangs up must not be dialled in a tight loop.
+/// A connection that the peer ends within this time of its start counts as a failed attempt, a GOAWAY from the
+/// second one on: a peer that accepts and hangs up must not be dialled in a tight loop.
 const FLAPPING: Duration = Duration::from_secs(1);
 
 /// The connections of one key, and the attempts to get more.
@@ -49,6 +49,8 @@ struct Inner {
     dials: Vec<(u64, Task)>,
     /// The last attempt failed.
     failing: bool,
+    /// The last connection was told to go away right after its start.
+    short_lived: bool,
     back_off: BackOff,
     last_error: Option<ConnectError>,
     /// No attempt before this, after a failed one.
@@ -89,6 +91,7 @@ impl Group {
                 connections: Vec::new(),
                 dials: Vec::new(),
                 failing: false,
+                short_lived: false,
                 back_off: BackOff::connection(),
                 last_error: None,
                 not_before: Instant::now(),
@@ -319,12 +322,16 @@ impl Group {
         let entry = inner.connections.swap_remove(at);
         let wanted = entry.client.is_multiplexed() && !self.retired && inner.connections.is_empty();
         if wanted && inner.dials.is_empty() && !self.is_closed() {
-            let flapping = !graceful && entry.since.elapsed() < FLAPPING;
+            let short = entry.since.elapsed() < FLAPPING;
+            let flapping = short && (!graceful || inner.short_lived);
+            inner.short_lived = short;
             let delay = if flapping {
                 let reason = reason.unwrap_or_else(|| "the peer closed the connection".into());
                 inner.fail(ConnectError::new(ConnectFailure::Io, reason))
             } else {
-                inner.back_off.reset();
+                if !short {
+                    inner.back_off.reset();
+                }
                 Duration::ZERO
             };
             self.start_dial(&mut inner, delay);
