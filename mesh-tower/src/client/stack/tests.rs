@@ -55,7 +55,7 @@ async fn server(name: &'static str) -> (u16, Arc<AtomicUsize>) {
             let service =
                 hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| async move {
                     let body = request.into_body().collect().await.unwrap().to_bytes();
-                    Ok::<_, Infallible>(Response::new(Full::from(format!("{name}:{}", body.len()))))
+                    Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from(format!("{name}:{}", body.len()))))
                 });
             let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             crate::spawn(http.serve_connection(TokioIo::new(stream), service));

@@ -207,8 +207,8 @@ impl Connection {
         };
         let result = open.send_request(request, end);
         if self.active.load(Ordering::SeqCst) >= self.limit(open) {
-            // At its limit, `h2` keeps a handle of the newest stream inside the sender. That handle would keep
-            // the stream from being reset when its caller drops it; a clone has none.
+            // At its limit, `h2` keeps the newest stream inside the sender and refuses the next request until that
+            // stream was written, although its caller may have dropped it by then. A clone keeps none.
             *open = open.clone();
         }
         drop(sender);

@@ -270,6 +270,21 @@ async fn dropping_a_call_cancels_its_stream_even_at_the_limit() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_dropped_before_it_was_written_blocks_nobody() {
+    let (client, server) = pipe();
+    let mut builder = ::h2::server::Builder::new();
+    builder.max_concurrent_streams(1);
+    spawn(serve_h2(server, builder, echo));
+    let (connection, _) = connect_with(client, &Http2Settings::default()).await;
+    let mut dropped = tokio_test::task::spawn(connection.reserve().unwrap().send(post(Body::full("a"))));
+    assert!(dropped.poll().is_pending());
+    drop(dropped);
+    // The driver has not run since: this is the codec's view of a full connection.
+    let response = connection.reserve().unwrap().send(post(Body::full("b"))).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "b");
+}
+
+#[tokio::test]
 async fn a_streaming_call_ends_with_its_response_body() {
     let (client, server) = pipe();
     spawn(serve_h2(server, ::h2::server::Builder::new(), |mut request, mut respond| async move {
