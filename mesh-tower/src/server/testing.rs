@@ -186,7 +186,7 @@ pub(crate) async fn text(response: Response<Incoming>) -> String {
 }
 
 /// Waits, so that a failing test fails instead of hanging.
-pub(crate) async fn soon<F: std::future::Future>(what: &str, future: F) -> F::Output {
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future)
         .await
         .unwrap_or_else(|_| panic!("{what} did not happen"))

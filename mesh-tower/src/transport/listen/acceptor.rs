@@ -46,8 +46,8 @@ pub(crate) struct Acceptor {
     establishing: JoinSet<Option<MeshIo>>,
     handshakes: Arc<Semaphore>,
     draining: Draining,
-    /// A shutdown waits for this listener.
-    _held: Held,
+    /// A shutdown waits for this listener, unless somebody else's server decides when it is dropped.
+    _held: Option<Held>,
     /// Ends a pause after an error of the socket.
     pause: Option<Pin<Box<Sleep>>>,
     foreign: bool,
@@ -70,7 +70,7 @@ impl Acceptor {
             establishing: JoinSet::new(),
             handshakes: Arc::new(Semaphore::new(server.limits.handshakes)),
             draining: server.drain.draining(),
-            _held: server.drain.hold(),
+            _held: (!foreign).then(|| server.drain.hold()),
             pause: None,
             foreign,
             server,

@@ -9,7 +9,8 @@
 //! so it delays nobody. Errors of one connection end that connection; errors of the socket are waited out.
 //!
 //! [`MeshListener`] is the listener for tonic's and axum's own servers. They cannot be told to send one connection
-//! away, so with them a changed chain applies to new connections only. `mesh.serve` has no such limit.
+//! away, so with them a changed chain applies to new connections only, and a shutdown of the mesh ends accepting but
+//! does not wait for their calls: the end of their own `serve` future tells. `mesh.serve` has no such limits.
 
 mod acceptor;
 mod handshake;
