@@ -7,8 +7,10 @@
 //!   order of its layers
 //! * **Serving** ([`server`]): connections we own, or a listener and a layer for tonic's and axum's own servers
 //! * **Under both**: [`transport`] (sockets, HTTP), [`tls`], [`body`], [`runtime`] (what changes while requests flow),
-//!   [`telemetry`], [`drain`], [`glue`] (tonic, axum, xDS)
+//!   [`telemetry`], [`admin`], [`drain`], [`glue`] (tonic, axum, xDS)
 
+#[cfg(feature = "http1")]
+pub mod admin;
 pub mod body;
 pub mod builder;
 pub mod client;
@@ -31,3 +33,4 @@ pub use client::MeshChannel;
 pub use context::{InMeshContext, spawn};
 pub use error::Error;
 pub use mesh::Mesh;
+pub use server::{Peer, ServerLimits};

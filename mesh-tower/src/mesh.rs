@@ -21,7 +21,7 @@ use crate::client::channel::target::TargetName;
 use crate::client::pin::Target;
 use crate::client::request::Shared;
 use crate::client::{MeshChannel, direct};
-use crate::drain::{Drain, Drained, Draining};
+use crate::drain::{Drain, Drained, Draining, Phase};
 use crate::error::Error;
 use crate::runtime::registry::Runtime;
 use crate::server::{ServerLayer, ServerLimits, ServerParts, ServerRuntime};
@@ -168,6 +168,15 @@ impl Mesh {
     #[must_use]
     pub fn server_layer(&self) -> ServerLayer {
         self.inner.server.layer()
+    }
+
+    /// What `/ready` says of servers: how many listeners have no valid configuration.
+    pub(crate) fn listeners_not_ready(&self) -> usize {
+        self.inner.server.not_ready.used()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.inner.drain.hold().is(Phase::Draining)
     }
 
     /// Ready once a shutdown has begun.

@@ -1,6 +1,6 @@
 //! Trait implementations for other libraries, each behind its feature. Nothing else imports axum or tonic.
 
 #[cfg(feature = "axum")]
-mod axum;
+pub mod axum;
 #[cfg(feature = "tonic")]
-mod tonic;
+pub(crate) mod tonic;

@@ -19,7 +19,9 @@ use tokio::time::Instant;
 
 use super::chain::Routing;
 use super::concurrency::Permit;
+use super::deadline::Deadline;
 use super::peer::Peer;
+use crate::context::MeshContext;
 use crate::local_reply::GRPC_STATUS;
 use crate::telemetry::span::ActiveSpan;
 
@@ -113,6 +115,14 @@ impl Report {
 
     pub(crate) fn exchange(&self) -> &Arc<Exchange> {
         &self.exchange
+    }
+
+    /// What calls made for this request inherit.
+    pub(crate) fn context(&self, deadline: Option<&Deadline>) -> MeshContext {
+        MeshContext {
+            trace: self.span.as_ref().map(|span| span.context().clone()),
+            deadline: deadline.map(Deadline::at),
+        }
     }
 
     /// The mesh answers, or cuts off, instead of the application.

@@ -53,6 +53,8 @@ pub(crate) struct ServerRuntime {
     pub(crate) requests: Permits,
     /// Open connections.
     pub(crate) connections: Permits,
+    /// Listeners that have no valid configuration.
+    pub(crate) not_ready: Permits,
     /// Whether a [`ServerLayer`] was taken: without one, a listener with HTTP policy must not be served elsewhere.
     layered: AtomicBool,
     seed: AtomicU64,
@@ -83,6 +85,7 @@ impl ServerRuntime {
             requests: Permits::new(limits.requests),
             connections: Permits::new(limits.connections),
             limits,
+            not_ready: Permits::new(usize::MAX),
             layered: AtomicBool::new(false),
             // The standard library's own source of randomness: enough for sampling, and no dependency.
             seed: AtomicU64::new(RandomState::new().hash_one(0u8)),

@@ -105,6 +105,11 @@ impl World {
         self.config.publish(Resolution::Ready(Arc::new(ServerSnapshot { version, listener, routes })));
     }
 
+    /// The same configuration for a whole mesh.
+    pub(crate) fn source(&self) -> impl ConfigSource + use<> {
+        OneCell(self.config.clone())
+    }
+
     pub(crate) fn publish_failure(&self, problem: ConfigProblem) {
         self.config.publish(Resolution::Failed(error(problem)));
     }

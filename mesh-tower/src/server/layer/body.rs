@@ -9,6 +9,7 @@ use mesh_core::error::Rejection;
 use mesh_core::request::RequestKind;
 
 use crate::body::{Body, BodyError, BoxError};
+use crate::context::{self, MeshContext};
 use crate::local_reply;
 use crate::server::deadline::Deadline;
 use crate::server::exchange::Report;
@@ -22,6 +23,8 @@ pub struct ResponseBody<B> {
     inner: Inner<B>,
     report: Option<Report>,
     deadline: Option<Deadline>,
+    /// Calls that the application makes while it streams inherit it.
+    context: MeshContext,
     /// What is still to come by the length that the body announced.
     announced: Option<u64>,
 }
@@ -43,7 +46,8 @@ impl<B: http_body::Body<Data = Bytes>> ResponseBody<B> {
             // Nobody polls a body that is over.
             report.complete();
         }
-        Self { inner: Inner::Application(body), report: Some(report), deadline, announced }
+        let context = report.context(deadline.as_ref());
+        Self { inner: Inner::Application(body), report: Some(report), deadline, context, announced }
     }
 }
 
@@ -52,7 +56,13 @@ impl<B> ResponseBody<B> {
         if let Some(report) = &mut report {
             report.complete();
         }
-        Self { inner: Inner::Mesh(body), report, deadline: None, announced: None }
+        Self {
+            inner: Inner::Mesh(body),
+            report,
+            deadline: None,
+            context: MeshContext::default(),
+            announced: None,
+        }
     }
 }
 
@@ -70,7 +80,9 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut this = self.project();
         let polled = match this.inner.as_mut().project() {
-            InnerProj::Application(body) => body.poll_frame(cx).map_err(BodyError::new),
+            InnerProj::Application(body) => {
+                context::sync_scope(this.context.clone(), || body.poll_frame(cx)).map_err(BodyError::new)
+            }
             InnerProj::Mesh(body) => Pin::new(body).poll_frame(cx),
             InnerProj::Ended => return Poll::Ready(None),
         };

@@ -8,15 +8,17 @@ use bytes::Bytes;
 use http::Response;
 use mesh_core::error::Rejection;
 use mesh_core::request::RequestKind;
+use tokio::task::futures::TaskLocalFuture;
 
 use super::body::ResponseBody;
+use crate::context::{self, MeshContext};
 use crate::local_reply;
 use crate::server::deadline::Deadline;
 use crate::server::exchange::Report;
 
 /// Future of [`ServerService`](super::ServerService).
 ///
-/// Dropping it drops the application's future, returns the permit and tells of the request as cancelled.
+/// The application runs within the context of the request: calls it makes inherit trace and deadline. Dropping it drops the application's future, returns the permit and tells of the request as cancelled.
 #[pin_project::pin_project]
 pub struct ResponseFuture<F> {
     #[pin]
@@ -27,7 +29,7 @@ pub struct ResponseFuture<F> {
 enum State<F> {
     Serving {
         #[pin]
-        inner: F,
+        inner: TaskLocalFuture<MeshContext, F>,
         /// None once the response is out.
         report: Option<Report>,
         deadline: Option<Deadline>,
@@ -41,11 +43,17 @@ enum State<F> {
 
 // === impl ResponseFuture ===
 
-impl<F> ResponseFuture<F> {
-    pub(crate) fn serving(inner: F, report: Report, deadline: Option<Deadline>) -> Self {
+impl<F: Future> ResponseFuture<F> {
+    /// Calls the application.
+    pub(crate) fn serving(report: Report, deadline: Option<Deadline>, call: impl FnOnce() -> F) -> Self {
+        let context = report.context(deadline.as_ref());
+        let inner = context::sync_scope(context.clone(), call);
+        let inner = context::scope(context, inner);
         Self { state: State::Serving { inner, report: Some(report), deadline } }
     }
+}
 
+impl<F> ResponseFuture<F> {
     pub(crate) fn refused(kind: RequestKind, rejection: Rejection, report: Option<Report>) -> Self {
         Self { state: State::Refused { kind, rejection: Some(rejection), report } }
     }

@@ -77,7 +77,7 @@ where
         match verdict {
             Ok(deadline) => {
                 request.extensions_mut().insert(peer);
-                ResponseFuture::serving(self.inner.call(request), report, deadline)
+                ResponseFuture::serving(report, deadline, || self.inner.call(request))
             }
             Err(rejection) => ResponseFuture::refused(report.exchange().kind, rejection, Some(report)),
         }

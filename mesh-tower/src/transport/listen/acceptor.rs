@@ -20,6 +20,7 @@ use super::io::MeshIo;
 use crate::drain::{Draining, Held};
 use crate::server::ServerRuntime;
 use crate::server::chain::Chains;
+use crate::server::concurrency::Permit;
 
 /// What a listener does with connections, old and new.
 #[derive(Debug, Clone)]
@@ -51,6 +52,8 @@ pub(crate) struct Acceptor {
     /// Ends a pause after an error of the socket.
     pause: Option<Pin<Box<Sleep>>>,
     foreign: bool,
+    /// Counted among the listeners that do not serve.
+    not_ready: Option<Permit>,
 }
 
 // === impl Acceptor ===
@@ -73,6 +76,7 @@ impl Acceptor {
             _held: (!foreign).then(|| server.drain.hold()),
             pause: None,
             foreign,
+            not_ready: Some(server.not_ready.enter()),
             server,
         }
     }
@@ -112,6 +116,12 @@ impl Acceptor {
         tracing::info!(address = ?self.address, "draining");
     }
 
+    /// Whether the listener has a valid configuration, for `/ready`.
+    fn note_ready(&mut self, ready: bool) {
+        self.not_ready =
+            (!ready).then(|| self.not_ready.take().unwrap_or_else(|| self.server.not_ready.enter()));
+    }
+
     fn apply(&mut self, resolution: &Resolution<ServerSnapshot>) {
         let previous = self.serving.borrow().clone();
         let next = match resolution {
@@ -120,6 +130,7 @@ impl Acceptor {
             Resolution::Ready(snapshot) => self.chains(snapshot, &previous),
             Resolution::Failed(error) => self.absent(error, &previous),
         };
+        self.note_ready(matches!(next, Serving::Chains(_)));
         self.serving.send_replace(next);
     }
 

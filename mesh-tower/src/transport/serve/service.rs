@@ -87,7 +87,7 @@ where
             let exchange = report.exchange().clone();
             let mut request = request.map(|body| Body::served(body, exchange));
             request.extensions_mut().insert(peer.clone());
-            ResponseFuture::serving(app.call(request), report, deadline)
+            ResponseFuture::serving(report, deadline, || app.call(request))
         }
         Err(rejection) => ResponseFuture::refused(report.exchange().kind, rejection, Some(report)),
     }

@@ -1,0 +1,85 @@
+//! The pages of the admin endpoint.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::body::Body;
+use crate::mesh::Mesh;
+use crate::telemetry::Metrics;
+
+/// The pages, as hyper's service of one connection.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoints {
+    mesh: Mesh,
+    metrics: Option<Arc<Metrics>>,
+}
+
+// === impl Endpoints ===
+
+impl Endpoints {
+    pub(super) fn new(mesh: Mesh, metrics: Option<Arc<Metrics>>) -> Self {
+        Self { mesh, metrics }
+    }
+
+    async fn answer(self, method: Method, path: String) -> Response<Body> {
+        if method != Method::GET && method != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET");
+        }
+        match (path.as_str(), &self.metrics) {
+            ("/ready", _) => self.ready().await,
+            ("/metrics", Some(metrics)) => prometheus(metrics.render()),
+            ("/metrics", None) => text(StatusCode::NOT_FOUND, "this mesh has no metrics"),
+            ("/", _) => text(StatusCode::OK, "/metrics\n/ready\n"),
+            _ => text(StatusCode::NOT_FOUND, "no such page; there are /metrics and /ready"),
+        }
+    }
+
+    async fn ready(&self) -> Response<Body> {
+        if self.mesh.is_draining() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "draining");
+        }
+        let waiting = self.mesh.listeners_not_ready();
+        if waiting > 0 {
+            let what = format!("{waiting} listener(s) without a valid configuration");
+            return text(StatusCode::SERVICE_UNAVAILABLE, what);
+        }
+        match self.mesh.ready(Duration::ZERO).await {
+            Ok(()) => text(StatusCode::OK, "ready"),
+            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Endpoints {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    // Boxed: an operator's request every few seconds is no hot path.
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let pages = self.clone();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        Box::pin(async move { Ok(pages.answer(method, path).await) })
+    }
+}
+
+fn text(status: StatusCode, what: impl Into<String>) -> Response<Body> {
+    let mut response = Response::new(Body::full(what.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn prometheus(what: String) -> Response<Body> {
+    let mut response = Response::new(Body::full(what));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
