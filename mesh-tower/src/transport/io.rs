@@ -37,6 +37,7 @@ impl Traffic {
         self.read.load(Ordering::Relaxed)
     }
 
+    #[cfg(any(feature = "http1", test))]
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
