@@ -34,3 +34,8 @@ pub use context::{InMeshContext, spawn};
 pub use error::Error;
 pub use mesh::Mesh;
 pub use server::{Peer, ServerLimits};
+
+// What users need of the crates below, so that they depend on this one alone.
+pub use mesh_core;
+#[cfg(feature = "xds")]
+pub use mesh_xds;

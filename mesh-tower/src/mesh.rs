@@ -86,6 +86,7 @@ impl Mesh {
             telemetry,
             runtime: runtime.handle().clone(),
             shut_down: AtomicBool::new(false),
+            _source: source.clone(),
         });
         let targets = Mutex::default();
         Self { inner: Arc::new(Inner { source, runtime, shared, server, drain, targets }) }
@@ -197,6 +198,11 @@ impl Mesh {
             tokio::time::sleep(POLL).await;
         }
         drained
+    }
+
+    #[cfg(test)]
+    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
+        &self.inner.runtime
     }
 
     fn target(&self, name: &str, open: impl FnOnce() -> Subscription<ClientSnapshot>) -> Arc<Target> {

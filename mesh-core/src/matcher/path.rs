@@ -33,6 +33,15 @@ impl PathMatcher {
         }
     }
 
+    /// How many bytes of a matching path are those that the configuration names; none under a regex.
+    #[must_use]
+    pub fn text_len(&self) -> Option<usize> {
+        match self {
+            Self::Prefix(t) | Self::Exact(t) | Self::SeparatedPrefix(t) => Some(t.value().len()),
+            Self::Regex(_) => None,
+        }
+    }
+
     /// Every path.
     #[must_use]
     pub fn any() -> Self {

@@ -30,6 +30,8 @@ pub struct RouteEntry {
     pub name: Arc<str>,
     /// What happens.
     pub action: RouteAction,
+    /// How many bytes of a matching path `prefix_rewrite` replaces; none replaces the whole path.
+    pub prefix_len: Option<usize>,
     /// Filter overrides, the virtual host's merged below the route's.
     pub overrides: Arc<FilterOverrides>,
 }

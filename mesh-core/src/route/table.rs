@@ -175,6 +175,7 @@ impl CompiledRoute {
             virtual_host: host.name.clone(),
             name: route.name.clone(),
             action: route.action.clone(),
+            prefix_len: route.matches.path.text_len(),
             overrides,
         };
         Self { entry: Arc::new(entry), target: Target::new(&route.action, clusters) }

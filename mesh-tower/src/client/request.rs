@@ -1,5 +1,6 @@
 //! The typed requests that travel down the stack, and the reply that travels up.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,10 +11,11 @@ use mesh_core::breaker::Permit;
 use mesh_core::config::endpoints::EndpointExtra;
 use mesh_core::deadline::Deadline;
 use mesh_core::error::Rejection;
-use mesh_core::outcome::{GrpcCode, ResponseFlags};
+use mesh_core::outcome::{GrpcCode, Outcome, ResponseFlags};
 use mesh_core::request::RequestKind;
 use mesh_core::retry::Untouched;
 use mesh_core::route::RouteEntry;
+use mesh_core::snapshot::ConfigSource;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
@@ -26,12 +28,13 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::span::ActiveSpan;
 
 /// What all calls of one mesh share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) telemetry: Telemetry,
     pub(crate) runtime: Handle,
     /// No further calls.
     pub(crate) shut_down: AtomicBool,
+    /// Kept open as long as there is a channel, whatever becomes of the `Mesh` that opened it.
+    pub(crate) _source: Arc<dyn ConfigSource>,
 }
 
 /// One request from the application, what becomes known of it on its way, and in the end the body of its response:
@@ -201,6 +204,12 @@ impl Stage for PickedStage {
     type Error = AttemptError;
 }
 
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("telemetry", &self.telemetry).finish_non_exhaustive()
+    }
+}
+
 // === impl Facts ===
 
 impl Facts {
@@ -208,6 +217,14 @@ impl Facts {
     pub(crate) fn request_bytes(&self) -> u64 {
         let streamed = self.streamed_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         self.known_bytes + streamed
+    }
+
+    /// Ends the span of an attempt, if it has one.
+    pub(crate) fn end_attempt(&self, span: Option<ActiveSpan>, outcome: Outcome) {
+        if let Some(mut span) = span {
+            let nowhere: &dyn fmt::Display = &"";
+            span.end_attempt(outcome, self.upstream.as_ref().map_or(nowhere, |endpoint| endpoint.address()));
+        }
     }
 }
 

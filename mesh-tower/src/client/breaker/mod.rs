@@ -6,8 +6,6 @@
 //! `max_retries` and the retry budget by `retry`: all count in the same [`Permits`](mesh_core::breaker::Permits).
 
 mod future;
-#[cfg(test)]
-mod tests;
 
 use std::future::Future;
 

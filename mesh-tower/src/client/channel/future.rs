@@ -15,7 +15,7 @@ type Call = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
 /// Future of a [`MeshChannel`](super::MeshChannel)'s call: the head of the response. Dropping it cancels the call,
 /// gives back every permit, and tells of the call as cancelled.
 #[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture(Call);
+pub struct ResponseFuture(pub(super) Call);
 
 impl ResponseFuture {
     pub(super) fn new(call: Call) -> Self {

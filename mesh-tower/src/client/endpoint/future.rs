@@ -4,8 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::{Method, Request};
+use http::Request;
+use http_body::Body as _;
 use mesh_core::error::Rejection;
+use mesh_core::retry::Untouched;
 
 use super::refusal::send_failed;
 use crate::body::Body;
@@ -86,10 +88,5 @@ impl Future for ResponseFuture<'_> {
 }
 
 fn can_repeat(request: &Request<Body>) -> bool {
-    use http_body::Body as _;
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    );
-    idempotent && request.body().is_end_stream()
+    Untouched::of_reused(true, request.method(), !request.body().is_end_stream()).is_some()
 }

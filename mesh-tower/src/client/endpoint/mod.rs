@@ -7,8 +7,6 @@
 
 mod future;
 mod refusal;
-#[cfg(test)]
-mod tests;
 
 use std::future::Future;
 

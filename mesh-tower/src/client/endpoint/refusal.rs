@@ -19,7 +19,7 @@ pub(super) fn send_failed(mut error: SendError, can_repeat: bool) -> AttemptErro
         Progress::NotSent => Some(Untouched::NeverSent),
         Progress::Unprocessed => Some(Untouched::ByPeer),
         // The peer closed an idle connection under our request: once, and only where repeating changes nothing.
-        Progress::ReusedEnded { written } if !written || can_repeat => Some(Untouched::ByPeer),
+        Progress::ReusedEnded { written } if !written || can_repeat => Some(Untouched::Reused),
         _ => None,
     };
     let reason = match error.kind() {

@@ -162,45 +162,33 @@ impl<'c> Attempts<'c> {
         call: &mut Call,
         cluster: &PinnedCluster,
     ) -> Next {
-        let verdict = self.verdict(&result, call.kind);
+        let ended = ended(&result, call.kind);
+        let outcome = ended.outcome;
+        let verdict = self.retries.after(self.policy, &ended, &mut ThreadRng);
         self.returned = result.as_mut().err().and_then(|error| error.request.take());
-        match verdict {
+        let next = match verdict {
             Verdict::Transparent if self.transparent < MOST_TRANSPARENT && self.can_repeat() => {
                 self.transparent += 1;
                 Next::Again
             }
-            Verdict::Retry { after } if self.can_repeat() => match self.permit(cluster) {
-                true => Next::After(after),
-                false => {
+            Verdict::Retry { after } if self.can_repeat() => {
+                if self.permit(cluster) {
+                    Next::After(after)
+                } else {
                     call.facts.flags = call.facts.flags.union(ResponseFlags::UPSTREAM_OVERFLOW);
                     self.finish(result)
                 }
-            },
+            }
             Verdict::Stop(Stop::Exhausted) => {
                 let used_up = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
                 call.facts.flags = call.facts.flags.union(used_up);
                 self.finish(result)
             }
             _ => self.finish(result),
-        }
-    }
-
-    fn verdict(&mut self, result: &Result<Reply, AttemptError>, kind: RequestKind) -> Verdict {
-        let ended = match result {
-            Ok(reply) => Ended {
-                kind,
-                outcome: outcome_of(&reply.response, kind),
-                headers: Some(reply.response.headers()),
-                untouched: None,
-            },
-            Err(error) => Ended {
-                kind,
-                outcome: Outcome::Failed(error.rejection.reason().failure()),
-                headers: None,
-                untouched: error.untouched,
-            },
         };
-        self.retries.after(self.policy, &ended, &mut ThreadRng)
+        // The span of an attempt that is passed on ends with the body of its response.
+        call.facts.end_attempt(self.span.take(), outcome);
+        next
     }
 
     fn can_repeat(&self) -> bool {
@@ -226,6 +214,24 @@ impl<'c> Attempts<'c> {
             }
             Err(error) => Err(error.rejection),
         })
+    }
+}
+
+/// How an attempt ended, as far as it is known.
+fn ended(result: &Result<Reply, AttemptError>, kind: RequestKind) -> Ended<'_> {
+    match result {
+        Ok(reply) => Ended {
+            kind,
+            outcome: outcome_of(&reply.response, kind),
+            headers: Some(reply.response.headers()),
+            untouched: None,
+        },
+        Err(error) => Ended {
+            kind,
+            outcome: Outcome::Failed(error.rejection.reason().failure()),
+            headers: None,
+            untouched: error.untouched,
+        },
     }
 }
 

@@ -6,8 +6,6 @@
 
 mod future;
 mod target;
-#[cfg(test)]
-mod tests;
 
 use std::future::Future;
 
@@ -85,7 +83,7 @@ fn route(Pinned { call, snapshot }: Pinned<'_>) -> Way<'_> {
         Err(rejection) => return Way::Answer(Err(rejection)),
     };
     call.facts.cluster = Some(cluster.clone());
-    if let Err(rejection) = target::prepare(&mut call.request, &call.authority, forward, &cluster) {
+    if let Err(rejection) = target::prepare(&mut call.request, &call.authority, &route, forward, &cluster) {
         return Way::Answer(Err(rejection));
     }
     call.deadline = bounds(call, forward, snapshot.max_stream_duration);

@@ -5,6 +5,7 @@ use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Uri};
 use mesh_core::config::route::ForwardAction;
 use mesh_core::error::{Reason, Rejection};
+use mesh_core::route::RouteEntry;
 
 use crate::body::Body;
 use crate::client::pin::PinnedCluster;
@@ -13,6 +14,7 @@ use crate::client::pin::PinnedCluster;
 pub(super) fn prepare(
     request: &mut Request<Body>,
     target: &Authority,
+    route: &RouteEntry,
     forward: &ForwardAction,
     cluster: &PinnedCluster,
 ) -> Result<(), Rejection> {
@@ -26,12 +28,41 @@ pub(super) fn prepare(
         parts.authority = Some(own.transpose()?.unwrap_or_else(|| target.clone()));
     }
     parts.scheme = Some(cluster.scheme());
-    let path = parts.path_and_query.take();
-    parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    let path = parts.path_and_query.take().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    parts.path_and_query = Some(match &forward.prefix_rewrite {
+        Some(rewrite) => rewritten(&path, route.prefix_len, rewrite)?,
+        None => path,
+    });
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| malformed("target"))?;
     Ok(())
 }
 
+/// The path with what the route matched replaced; the query stays.
+fn rewritten(path: &PathAndQuery, matched: Option<usize>, rewrite: &str) -> Result<PathAndQuery, Rejection> {
+    let rest = matched.and_then(|len| path.path().get(len..)).unwrap_or_default();
+    let mut text = format!("{rewrite}{rest}");
+    if let Some(query) = path.query() {
+        text.push('?');
+        text.push_str(query);
+    }
+    PathAndQuery::try_from(text).map_err(|_| malformed("path after its rewrite"))
+}
+
 fn malformed(what: &str) -> Rejection {
     Rejection::new(Reason::BadRequest).with_detail(format!("the request's {what} is not valid"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rewrite_replaces_what_the_route_matched_and_keeps_the_query() {
+        let path = PathAndQuery::from_static("/api/v1/users?id=7");
+        let of = |matched, rewrite| rewritten(&path, matched, rewrite).unwrap().to_string();
+        assert_eq!(of(Some(4), "/internal"), "/internal/v1/users?id=7");
+        assert_eq!(of(Some("/api/v1/users".len()), "/u"), "/u?id=7");
+        assert_eq!(of(None, "/all"), "/all?id=7");
+        assert!(rewritten(&path, None, "/a b").is_err());
+    }
 }

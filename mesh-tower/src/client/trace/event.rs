@@ -10,17 +10,14 @@ use crate::client::request::Call;
 
 impl Call {
     pub(super) fn tell(&mut self) {
-        let upstream = self.facts.upstream.as_ref();
-        if let Some(mut span) = self.answer.held.span.take() {
-            let unknown: &dyn std::fmt::Display = &"";
-            let address = upstream.map_or(unknown, |endpoint| endpoint.address());
-            span.end_attempt(self.outcome(), address);
-        }
+        let attempt = self.answer.held.span.take();
+        self.facts.end_attempt(attempt, self.outcome());
         let recorded = self.span.as_ref().is_some_and(|span| span.is_recorded());
         if !self.shared.telemetry.has_sinks() && !recorded {
             return;
         }
         let request = &self.request;
+        let upstream = self.facts.upstream.as_ref();
         let cluster = self.facts.cluster.as_ref();
         let service = cluster.and_then(|cluster| cluster.config.telemetry.as_ref());
         let of_endpoint = self.facts.extra.as_ref().and_then(|extra| extra.workload.as_ref());
