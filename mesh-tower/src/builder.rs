@@ -109,7 +109,7 @@ impl MeshBuilder {
         let crypto = self.crypto.provider().map_err(|error| Error::setup(error.to_string()))?;
         let tls = TlsRuntime::new(crypto, self.certificates);
         let telemetry = Telemetry::new(self.sinks, Tracing::new(self.sampling, self.recorder));
-        let runtime = Runtime::new(handle.clone(), self.connector, self.upstream, tls.clone());
+        let runtime = Runtime::new(handle, self.connector, self.upstream, tls.clone());
         Ok(Mesh::new(Parts { source: self.source, runtime, telemetry, tls, limits: self.limits }))
     }
 }

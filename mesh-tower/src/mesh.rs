@@ -53,6 +53,9 @@ pub(crate) struct Parts {
     pub(crate) limits: ServerLimits,
 }
 
+/// Open targets by name.
+type Targets = HashMap<Arc<str>, Weak<Target>>;
+
 struct Inner {
     source: Arc<dyn ConfigSource>,
     runtime: Arc<Runtime>,
@@ -60,7 +63,7 @@ struct Inner {
     server: Arc<ServerRuntime>,
     drain: Arc<Drain>,
     /// Targets that a channel is open to. Dead entries are swept whenever one is added.
-    targets: Mutex<HashMap<Arc<str>, Weak<Target>>>,
+    targets: Mutex<Targets>,
 }
 
 // === impl Mesh ===
@@ -227,7 +230,7 @@ impl fmt::Debug for Mesh {
 // === impl Inner ===
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Weak<Target>>> {
+    fn lock(&self) -> MutexGuard<'_, Targets> {
         // Entries are added and removed whole.
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -133,7 +133,7 @@ pub(crate) struct Reply {
 pub(crate) struct Held {
     pub(crate) request: Option<Permit>,
     pub(crate) retry: Option<Permit>,
-    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) _in_flight: Option<InFlight>,
     pub(crate) observation: Option<Observation>,
     /// The span of the attempt.
     pub(crate) span: Option<ActiveSpan>,

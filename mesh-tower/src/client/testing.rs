@@ -130,7 +130,7 @@ impl World {
     pub(crate) fn publish_routes(&self, routes: RouteConfig, clusters: Vec<ClusterConfig>) {
         let mut version = self.version.lock().unwrap();
         *version += 1;
-        let snapshot = snapshot(*version, routes, clusters);
+        let snapshot = snapshot(*version, routes, &clusters);
         self.cell.publish(Resolution::Ready(Arc::new(snapshot)));
     }
 
@@ -151,7 +151,7 @@ pub(crate) fn cluster(name: &str, endpoints: EndpointsConfig) -> ClusterConfig {
     ClusterConfig { protocol: UpstreamProtocol::Http2, ..testing::cluster(name, endpoints) }
 }
 
-fn snapshot(version: u64, routes: RouteConfig, clusters: Vec<ClusterConfig>) -> ClientSnapshot {
+fn snapshot(version: u64, routes: RouteConfig, clusters: &[ClusterConfig]) -> ClientSnapshot {
     use mesh_core::config::cluster::Discovery;
     let routes = Arc::new(RouteTable::compile(Arc::new(routes)));
     let find = |name: &Arc<str>| {

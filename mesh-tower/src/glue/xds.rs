@@ -55,7 +55,7 @@ impl Mesh {
     /// # Errors
     /// As [`Mesh::from_bootstrap_env`].
     pub async fn from_bootstrap_json(json: &str) -> Result<Self, Error> {
-        MeshBuilder::from_bootstrap(json.parse().map_err(invalid)?)?.build()
+        MeshBuilder::from_bootstrap(json.parse::<Bootstrap>().map_err(invalid)?)?.build()
     }
 
     /// A mesh configured by a YAML or JSON file of xDS resources, which is read again when it changes.

@@ -121,6 +121,7 @@ impl EndpointRuntime {
     }
 
     /// Attempts that succeeded and that failed.
+    #[cfg(test)]
     pub(crate) fn totals(&self) -> (u64, u64) {
         (self.succeeded.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
     }

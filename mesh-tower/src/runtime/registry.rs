@@ -23,8 +23,11 @@ pub(crate) struct Runtime {
     upstream: Option<Arc<dyn Upstream>>,
     tls: Arc<TlsRuntime>,
     /// Dead entries are swept whenever one is added, so it is bounded by what the configuration names.
-    clusters: Mutex<HashMap<Arc<str>, Weak<ClusterRuntime>>>,
+    clusters: Mutex<Clusters>,
 }
+
+/// Clusters by name.
+type Clusters = HashMap<Arc<str>, Weak<ClusterRuntime>>;
 
 // === impl Runtime ===
 

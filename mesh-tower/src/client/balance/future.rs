@@ -14,6 +14,7 @@ use crate::runtime::cluster::EndpointSlot;
 pub(super) type Wait<'c> = Pin<Box<dyn Future<Output = Result<EndpointSlot, Rejection>> + Send + 'c>>;
 
 /// An attempt on its way to an endpoint. Dropping it cancels the attempt.
+#[expect(clippy::large_enum_variant, reason = "a box per attempt would cost more than the space")]
 #[pin_project(project = ResponseProj)]
 pub(crate) enum ResponseFuture<'c, F, M> {
     Waiting {

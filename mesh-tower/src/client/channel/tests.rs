@@ -34,7 +34,7 @@ fn a_channel_is_shared_and_sent_like_any_value() {
 #[tokio::test]
 async fn a_call_in_flight_is_small() {
     let future = world().channel().call(get("/"));
-    let sizes = (std::mem::size_of_val(&*future.0), std::mem::size_of::<Call>());
+    let sizes = (size_of_val(&*future.0), size_of::<Call>());
     assert!(sizes.0 <= 2048 && sizes.1 <= 1024, "future and call are {sizes:?} bytes");
 }
 

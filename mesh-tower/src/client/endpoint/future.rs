@@ -80,7 +80,9 @@ impl Future for ResponseFuture<'_> {
             };
             let in_flight = this.in_flight.take();
             return Poll::Ready(match result {
-                Ok(response) => Ok(Reply { response, held: Held { in_flight, ..Held::default() } }),
+                Ok(response) => {
+                    Ok(Reply { response, held: Held { _in_flight: in_flight, ..Held::default() } })
+                }
                 Err(error) => Err(send_failed(error, this.can_repeat)),
             });
         }

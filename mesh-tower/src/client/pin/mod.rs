@@ -9,14 +9,17 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_core::deadline::Deadline;
 use mesh_core::error::{Reason, Rejection};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 pub(crate) use self::snapshot::{PinnedCluster, PinnedSnapshot};
 pub(crate) use self::target::Target;
+use super::deadline::Within;
 use super::request::{Call, CallStage, Pinned, PinnedStage, Reply};
 use super::service::Service;
 
@@ -40,24 +43,25 @@ impl<S> Pin<S> {
     }
 
     /// The slow path: boxed, because it is rare and large.
-    async fn wait(&self) -> Result<Arc<PinnedSnapshot>, Rejection> {
-        let wait = tokio::time::timeout(MAX_WAIT, self.target.first());
-        match wait.await {
-            Ok(first) => first,
-            Err(_) => Err(self.target.refusal(Reason::NoConfiguration)),
-        }
+    async fn wait(&self, runtime: &Handle) -> Result<Arc<PinnedSnapshot>, Rejection> {
+        let at = (Instant::now() + MAX_WAIT).into_std();
+        let limit = Deadline { at, bound: Reason::NoConfiguration };
+        let first = Within::new(self.target.first(), Some(limit), runtime).await;
+        // The limit knows no more than its reason; the target knows what is missing.
+        first.map_err(|rejection| match rejection.detail() {
+            Some(_) => rejection,
+            None => self.target.refusal(rejection.reason()),
+        })
     }
 }
 
 impl<S: Service<PinnedStage>> Service<CallStage> for Pin<S> {
-    fn call<'c>(&'c self, call: &'c mut Call) -> impl Future<Output = Result<Reply, Rejection>> + Send + 'c {
-        async move {
-            let snapshot = match self.target.current() {
-                Some(current) => current?,
-                None => Box::pin(self.wait()).await?,
-            };
-            call.facts.snapshot = snapshot.version;
-            self.inner.call(Pinned { call, snapshot }).await
-        }
+    async fn call<'c>(&'c self, call: &'c mut Call) -> Result<Reply, Rejection> {
+        let snapshot = match self.target.current() {
+            Some(current) => current?,
+            None => Box::pin(self.wait(&call.shared.runtime)).await?,
+        };
+        call.facts.snapshot = snapshot.version;
+        self.inner.call(Pinned { call, snapshot }).await
     }
 }

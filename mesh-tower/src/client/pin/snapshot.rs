@@ -20,8 +20,11 @@ pub(crate) struct PinnedSnapshot {
     pub(crate) routes: Arc<RouteTable>,
     /// `max_stream_duration` of the listener.
     pub(crate) max_stream_duration: Option<Duration>,
-    clusters: Box<[Result<Arc<PinnedCluster>, Rejection>]>,
+    clusters: Box<[Entry]>,
 }
+
+/// A cluster that can be used, or why not.
+type Entry = Result<Arc<PinnedCluster>, Rejection>;
 
 /// A cluster as configured in one snapshot, with its runtime: limits and TLS are always read from here.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ impl PinnedSnapshot {
     }
 }
 
-fn pin(entry: &ClusterEntry, runtime: &Arc<Runtime>) -> Result<Arc<PinnedCluster>, Rejection> {
+fn pin(entry: &ClusterEntry, runtime: &Arc<Runtime>) -> Entry {
     let resolved = match &entry.cluster {
         Ok(resolved) => resolved,
         Err(error) => return Err(Rejection::new(Reason::NoCluster).with_detail(error.to_string())),

@@ -59,10 +59,6 @@ impl Target {
         Arc::new(Self { name, shared, _follow: follow, _subscription: subscription })
     }
 
-    pub(crate) fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
     /// The latest snapshot or refusal; none while the first one has not arrived.
     pub(crate) fn current(&self) -> Option<Result<Arc<PinnedSnapshot>, Rejection>> {
         match &**self.shared.state.load() {

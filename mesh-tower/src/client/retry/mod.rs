@@ -10,8 +10,6 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
-
 use http::{HeaderMap, Method, Request, Uri};
 use mesh_core::breaker::Permit;
 use mesh_core::config::retry::RetryPolicy;
@@ -61,6 +59,7 @@ struct Attempts<'c> {
 }
 
 /// What follows an attempt.
+#[expect(clippy::large_enum_variant, reason = "lives for one expression")]
 enum Next {
     Return(Result<Reply, Rejection>),
     Again,
@@ -74,26 +73,24 @@ impl<S> Retry<S> {
 }
 
 impl<S: Service<AttemptStage>> Service<RoutedStage> for Retry<S> {
-    fn call<'c>(&'c self, routed: Routed<'c>) -> impl Future<Output = Result<Reply, Rejection>> + Send + 'c {
-        async move {
-            let Routed { call, route, cluster } = routed;
-            let mut attempts = Attempts::new(call, policy_of(&route));
-            // A body that is all there needs no sharing between attempts.
-            std::future::poll_fn(|cx| attempts.replay.poll_whole(cx)).await;
-            call.facts.known_bytes = header_bytes(call.request.headers()) + attempts.replay.known_bytes();
-            loop {
-                let request = match attempts.request(call) {
-                    Ok(request) => request,
-                    Err(rejection) => return Err(rejection),
-                };
-                let (kind, limit) = (call.kind, attempts.try_limit(call.kind));
-                let attempt = Attempt { request, kind, cluster: &cluster, facts: &mut call.facts };
-                let result = Within::new(self.inner.call(attempt), limit, &self.runtime).await;
-                match attempts.next(result, call, &cluster) {
-                    Next::Return(result) => return result,
-                    Next::Again => tokio::task::yield_now().await,
-                    Next::After(wait) => timer((Instant::now() + wait).into_std(), &self.runtime).await,
-                }
+    async fn call<'c>(&'c self, routed: Routed<'c>) -> Result<Reply, Rejection> {
+        let Routed { call, route, cluster } = routed;
+        let mut attempts = Attempts::new(call, policy_of(&route));
+        // A body that is all there needs no sharing between attempts.
+        std::future::poll_fn(|cx| attempts.replay.poll_whole(cx)).await;
+        call.facts.known_bytes = header_bytes(call.request.headers()) + attempts.replay.known_bytes();
+        loop {
+            let request = match attempts.request(call) {
+                Ok(request) => request,
+                Err(rejection) => return Err(rejection),
+            };
+            let (kind, limit) = (call.kind, attempts.try_limit(call.kind));
+            let attempt = Attempt { request, kind, cluster: &cluster, facts: &mut call.facts };
+            let result = Within::new(self.inner.call(attempt), limit, &self.runtime).await;
+            match attempts.next(result, call, &cluster) {
+                Next::Return(result) => return result,
+                Next::Again => tokio::task::yield_now().await,
+                Next::After(wait) => timer((Instant::now() + wait).into_std(), &self.runtime).await,
             }
         }
     }

@@ -10,6 +10,7 @@ use pin_project::pin_project;
 use crate::client::request::Reply;
 
 /// A call that goes on, or an answer that is known. Dropping it cancels the call.
+#[expect(clippy::large_enum_variant, reason = "a box per call would cost more than the space")]
 #[pin_project(project = ResponseProj)]
 pub(crate) enum ResponseFuture<F> {
     Forward {

@@ -42,6 +42,8 @@ fn ok() -> impl Upstream + 'static {
     answer(|_, _| Response::new(Body::full("hello")))
 }
 
+type Make = Box<dyn Fn() -> World>;
+
 /// A real HTTP/2 server that answers with its own name.
 async fn server(name: &'static str) -> (u16, Arc<AtomicUsize>) {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -146,7 +148,7 @@ async fn a_target_that_does_not_exist_is_404_or_unavailable_and_says_who_was_ask
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_is_exact_whatever_is_broken() {
-    let broken: [(&str, Box<dyn Fn() -> World>); 5] = [
+    let broken: [(&str, Make); 5] = [
         ("no configuration", Box::new(|| World::over(ok()))),
         (
             "nothing connects",

@@ -25,8 +25,10 @@ fn context(value: &str) -> TraceContext {
     TraceContext::extract(&headers).unwrap()
 }
 
+type Seen = Arc<Mutex<Vec<HeaderMap>>>;
+
 /// A world whose upstream keeps the headers that it saw.
-fn seeing() -> (World, Arc<Mutex<Vec<HeaderMap>>>) {
+fn seeing() -> (World, Seen) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
     let world = World::over(Answer(move |_: &Address, request: Request<Body>| -> UpstreamFuture {
