@@ -129,7 +129,7 @@ pub fn parse(text: &str, format: Format) -> Result<Vec<EncodedResource>, Invalid
 }
 
 /// The descriptors of the whole Envoy API. Built once, when the first text is read (about 20 ms and 10 MiB).
-fn pool() -> &'static DescriptorPool {
+pub(crate) fn pool() -> &'static DescriptorPool {
     static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
         let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.bin")).as_slice();
         DescriptorPool::decode(bytes).expect("the build script wrote a descriptor set")

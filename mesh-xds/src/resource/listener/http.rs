@@ -33,7 +33,7 @@ pub(super) fn manager(any: &Any, side: Side, at: &Place<'_>) -> Result<HttpConfi
         stat_prefix: _,
         http_filters,
         add_user_agent: _,
-        tracing: _, // spans are configured in the process
+        tracing,
         common_http_protocol_options,
         http1_safe_max_connection_duration: _,
         http_protocol_options: _, // HTTP/1.1 is hyper's
@@ -91,6 +91,7 @@ pub(super) fn manager(any: &Any, side: Side, at: &Place<'_>) -> Result<HttpConfi
     // gRFC A41, both sides: an address taken from a header is not the peer's.
     at.refuse_if(fields![xff_num_trusted_hops, original_ip_detection_extensions])?;
     at.unapplied_if(fields![
+        tracing,
         http3_protocol_options,
         scheme_header_transformation,
         stream_idle_timeout,

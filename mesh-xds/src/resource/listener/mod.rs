@@ -74,7 +74,19 @@ pub(super) fn validate(pb: Listener, rules: &Rules, at: &Place<'_>) -> Result<Li
     ]);
     if let Some(ApiListener { api_listener }) = api_listener {
         // Nothing is listened on for a client target.
-        at.unapplied_if(fields![additional_addresses, filter_chains, default_filter_chain, listener_filters]);
+        at.unapplied_if(fields![
+            additional_addresses,
+            filter_chains,
+            fcds_config,
+            filter_chain_matcher,
+            use_original_dst,
+            default_filter_chain,
+            listener_filters,
+            transparent,
+            freebind,
+            udp_listener_config,
+            listener_specifier,
+        ]);
         let at = at.at("api_listener");
         let at = at.at("api_listener");
         let http = http::manager(&at.required(api_listener)?, Side::Client, &at)?;
