@@ -92,9 +92,9 @@ fn metadata_of(dir: &Path) -> Option<PathBuf> {
     let cargo = env::var_os("CARGO")?;
     let mut command = Command::new(cargo);
     command.args(["metadata", "--format-version=1", "--offline", "--locked"]).current_dir(dir);
-    if let Ok(target) = env::var("TARGET") {
+    if let Some(target) = env::var_os("TARGET") {
         // Packages of other platforms need not be there.
-        command.args(["--filter-platform", &target]);
+        command.arg("--filter-platform").arg(target);
     }
     let output = command.output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?;
