@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as FieldKind, MapKey, ReflectMessage, Value};
 
+use super::seeds::seeds;
 use super::*;
 use crate::resource::ignored::IGNORED;
 use crate::resource_json::pool;
-
-const PREFIX: &str = "type.googleapis.com/envoy.extensions";
 
 /// Fields that have a meaning, which the sample or the rest of the probe hides; each has a test of its own.
 const HIDDEN: &[(&str, &[&str])] = &[
@@ -47,171 +46,99 @@ struct Probe {
     paths: &'static [&'static str],
 }
 
-fn probes() -> Vec<Probe> {
-    let hcm = format!("\"@type\": {PREFIX}.filters.network.http_connection_manager.v3.HttpConnectionManager");
-    let router =
-        format!("{{name: router, typed_config: {{\"@type\": {PREFIX}.filters.http.router.v3.Router}}}}");
-    let rules = "rules: {audit_logging_options: {logger_configs: [{is_optional: true}]}, policies: {p: {permissions: [{destination_port: 9}], principals: [{authenticated: {principal_name: {exact: a}}}]}}}";
-    let http_rbac =
-        format!("{{name: rbac, typed_config: {{\"@type\": {PREFIX}.filters.http.rbac.v3.RBAC, {rules}}}}}");
-    let network_rbac = format!(
-        "{{name: rbac, typed_config: {{\"@type\": {PREFIX}.filters.network.rbac.v3.RBAC, {rules}}}}}"
-    );
-    let common = "tls_certificate_provider_instance: {instance_name: default}, combined_validation_context: {default_validation_context: {ca_certificate_provider_instance: {instance_name: default}}}";
-    let downstream = format!(
-        "{{name: tls, typed_config: {{\"@type\": {PREFIX}.transport_sockets.tls.v3.DownstreamTlsContext, common_tls_context: {{{common}}}}}}}"
-    );
-    let upstream = format!(
-        "{{name: tls, typed_config: {{\"@type\": {PREFIX}.transport_sockets.tls.v3.UpstreamTlsContext, common_tls_context: {{{common}}}}}}}"
-    );
-    let options = format!(
-        "{{\"@type\": {PREFIX}.upstreams.http.v3.HttpProtocolOptions, common_http_protocol_options: {{}}, upstream_http_protocol_options: {{}}, explicit_http_config: {{http2_protocol_options: {{connection_keepalive: {{interval: 1s, timeout: 1s}}}}}}}}"
-    );
-    let manager = |routes: &str| {
-        format!(
-            "{{{hcm}, {routes}, common_http_protocol_options: {{}}, http2_protocol_options: {{}}, http_filters: [{http_rbac}, {router}]}}"
-        )
-    };
-    let client_manager = manager("rds: {route_config_name: r, config_source: {ads: {}}}")
-        .replace(&format!("{http_rbac}, "), "");
-    let routes = "
-virtual_hosts:
-- name: v
-  domains: [a]
-  routes:
-  - match:
-      path: /
-      headers: [{name: a, exact_match: b}]
-      query_parameters: [{name: a, string_match: {exact: b}}]
-      runtime_fraction: {default_value: {numerator: 5}}
-    route:
-      weighted_clusters: {clusters: [{name: c, weight: 1}]}
-      max_stream_duration: {}
-      retry_policy: {retry_back_off: {base_interval: 1s}}
-  - {match: {prefix: /a}, direct_response: {status: 200, body: {inline_string: a}}}
-";
-    vec![
-        Probe {
-            kind: Kind::Listener,
-            yaml: format!("name: l\napi_listener: {{api_listener: {client_manager}}}"),
-            paths: &[
-                "",
-                "api_listener",
-                "api_listener.api_listener",
-                "api_listener.api_listener.rds",
-                "api_listener.api_listener.rds.config_source",
-                "api_listener.api_listener.common_http_protocol_options",
-                "api_listener.api_listener.http2_protocol_options",
-                "api_listener.api_listener.http_filters",
-                "api_listener.api_listener.http_filters.typed_config",
-            ],
-        },
-        Probe {
-            kind: Kind::Listener,
-            yaml: format!(
-                "name: l\naddress: {{socket_address: {{address: 10.0.0.1, port_value: 80}}}}\nfilter_chains: [{{name: c, transport_socket: {downstream}, filter_chain_match: {{}}, filters: [{network_rbac}, {{name: hcm, typed_config: {}}}]}}]",
-                manager("route_config: {}")
-            ),
-            paths: &[
-                "",
-                "address",
-                "address.socket_address",
-                "filter_chains",
-                "filter_chains.filter_chain_match",
-                "filter_chains.transport_socket",
-                "filter_chains.transport_socket.typed_config",
-                "filter_chains.transport_socket.typed_config.common_tls_context",
-                "filter_chains.transport_socket.typed_config.common_tls_context.tls_certificate_provider_instance",
-                "filter_chains.transport_socket.typed_config.common_tls_context.combined_validation_context",
-                "filter_chains.transport_socket.typed_config.common_tls_context.combined_validation_context.default_validation_context",
-                "filter_chains.filters#1",
-                "filter_chains.filters#1.typed_config",
-                "filter_chains.filters#1.typed_config.common_http_protocol_options",
-                "filter_chains.filters#1.typed_config.http_filters",
-                "filter_chains.filters#1.typed_config.http_filters.typed_config",
-                "filter_chains.filters.typed_config",
-                "filter_chains.filters.typed_config.rules",
-                "filter_chains.filters.typed_config.rules.audit_logging_options",
-                "filter_chains.filters.typed_config.rules.policies",
-                "filter_chains.filters.typed_config.rules.policies.permissions",
-                "filter_chains.filters.typed_config.rules.policies.principals",
-                "filter_chains.filters.typed_config.rules.policies.principals.authenticated",
-                "filter_chains.filters.typed_config.rules.policies.principals.authenticated.principal_name",
-            ],
-        },
-        Probe {
-            kind: Kind::Cluster,
-            yaml: format!(
-                "name: c\ntype: EDS\neds_cluster_config: {{eds_config: {{ads: {{}}}}}}\ncommon_lb_config: {{}}\ntransport_socket: {upstream}\ncircuit_breakers: {{thresholds: [{{retry_budget: {{}}}}], per_host_thresholds: [{{}}]}}\ntyped_extension_protocol_options: {{o: {options}}}"
-            ),
-            paths: &[
-                "",
-                "eds_cluster_config",
-                "eds_cluster_config.eds_config",
-                "common_lb_config",
-                "transport_socket",
-                "transport_socket.typed_config",
-                "transport_socket.typed_config.common_tls_context",
-                "transport_socket.typed_config.common_tls_context.combined_validation_context.default_validation_context",
-                "circuit_breakers",
-                "circuit_breakers.thresholds",
-                "circuit_breakers.thresholds.retry_budget",
-                "circuit_breakers.per_host_thresholds",
-                "typed_extension_protocol_options",
-                "typed_extension_protocol_options.common_http_protocol_options",
-                "typed_extension_protocol_options.upstream_http_protocol_options",
-                "typed_extension_protocol_options.explicit_http_config",
-                "typed_extension_protocol_options.explicit_http_config.http2_protocol_options",
-                "typed_extension_protocol_options.explicit_http_config.http2_protocol_options.connection_keepalive",
-            ],
-        },
-        Probe {
-            kind: Kind::Route,
-            yaml: format!("name: r\n{routes}"),
-            paths: &[
-                "",
-                "virtual_hosts",
-                "virtual_hosts.routes",
-                "virtual_hosts.routes.match",
-                "virtual_hosts.routes.match.headers",
-                "virtual_hosts.routes.match.query_parameters",
-                "virtual_hosts.routes.match.query_parameters.string_match",
-                "virtual_hosts.routes.match.runtime_fraction",
-                "virtual_hosts.routes.match.runtime_fraction.default_value",
-                "virtual_hosts.routes.route",
-                "virtual_hosts.routes.route.max_stream_duration",
-                "virtual_hosts.routes.route.weighted_clusters",
-                "virtual_hosts.routes.route.weighted_clusters.clusters",
-                "virtual_hosts.routes.route.retry_policy",
-                "virtual_hosts.routes.route.retry_policy.retry_back_off",
-                "virtual_hosts.routes#1.direct_response",
-                "virtual_hosts.routes#1.direct_response.body",
-            ],
-        },
-        Probe {
-            kind: Kind::Endpoints,
-            yaml: "
-cluster_name: c
-policy: {drop_overloads: [{category: a, drop_percentage: {numerator: 5}}]}
-endpoints:
-- locality: {zone: z}
-  load_balancing_weight: 1
-  lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]
-"
-            .to_owned(),
-            paths: &[
-                "",
-                "policy",
-                "policy.drop_overloads",
-                "policy.drop_overloads.drop_percentage",
-                "endpoints",
-                "endpoints.locality",
-                "endpoints.lb_endpoints",
-                "endpoints.lb_endpoints.endpoint",
-                "endpoints.lb_endpoints.endpoint.address.socket_address",
-            ],
-        },
-    ]
+/// The paths of each seed, in their order.
+const PATHS: [&[&str]; 5] = [
+    &[
+        "",
+        "api_listener",
+        "api_listener.api_listener",
+        "api_listener.api_listener.rds",
+        "api_listener.api_listener.rds.config_source",
+        "api_listener.api_listener.common_http_protocol_options",
+        "api_listener.api_listener.http2_protocol_options",
+        "api_listener.api_listener.http_filters",
+        "api_listener.api_listener.http_filters.typed_config",
+    ],
+    &[
+        "",
+        "address",
+        "address.socket_address",
+        "filter_chains",
+        "filter_chains.filter_chain_match",
+        "filter_chains.transport_socket",
+        "filter_chains.transport_socket.typed_config",
+        "filter_chains.transport_socket.typed_config.common_tls_context",
+        "filter_chains.transport_socket.typed_config.common_tls_context.tls_certificate_provider_instance",
+        "filter_chains.transport_socket.typed_config.common_tls_context.combined_validation_context",
+        "filter_chains.transport_socket.typed_config.common_tls_context.combined_validation_context.default_validation_context",
+        "filter_chains.filters#1",
+        "filter_chains.filters#1.typed_config",
+        "filter_chains.filters#1.typed_config.common_http_protocol_options",
+        "filter_chains.filters#1.typed_config.http_filters",
+        "filter_chains.filters#1.typed_config.http_filters.typed_config",
+        "filter_chains.filters.typed_config",
+        "filter_chains.filters.typed_config.rules",
+        "filter_chains.filters.typed_config.rules.audit_logging_options",
+        "filter_chains.filters.typed_config.rules.policies",
+        "filter_chains.filters.typed_config.rules.policies.permissions",
+        "filter_chains.filters.typed_config.rules.policies.principals",
+        "filter_chains.filters.typed_config.rules.policies.principals.authenticated",
+        "filter_chains.filters.typed_config.rules.policies.principals.authenticated.principal_name",
+    ],
+    &[
+        "",
+        "eds_cluster_config",
+        "eds_cluster_config.eds_config",
+        "common_lb_config",
+        "transport_socket",
+        "transport_socket.typed_config",
+        "transport_socket.typed_config.common_tls_context",
+        "transport_socket.typed_config.common_tls_context.combined_validation_context.default_validation_context",
+        "circuit_breakers",
+        "circuit_breakers.thresholds",
+        "circuit_breakers.thresholds.retry_budget",
+        "circuit_breakers.per_host_thresholds",
+        "typed_extension_protocol_options",
+        "typed_extension_protocol_options.common_http_protocol_options",
+        "typed_extension_protocol_options.upstream_http_protocol_options",
+        "typed_extension_protocol_options.explicit_http_config",
+        "typed_extension_protocol_options.explicit_http_config.http2_protocol_options",
+        "typed_extension_protocol_options.explicit_http_config.http2_protocol_options.connection_keepalive",
+    ],
+    &[
+        "",
+        "virtual_hosts",
+        "virtual_hosts.routes",
+        "virtual_hosts.routes.match",
+        "virtual_hosts.routes.match.headers",
+        "virtual_hosts.routes.match.query_parameters",
+        "virtual_hosts.routes.match.query_parameters.string_match",
+        "virtual_hosts.routes.match.runtime_fraction",
+        "virtual_hosts.routes.match.runtime_fraction.default_value",
+        "virtual_hosts.routes.route",
+        "virtual_hosts.routes.route.max_stream_duration",
+        "virtual_hosts.routes.route.weighted_clusters",
+        "virtual_hosts.routes.route.weighted_clusters.clusters",
+        "virtual_hosts.routes.route.retry_policy",
+        "virtual_hosts.routes.route.retry_policy.retry_back_off",
+        "virtual_hosts.routes#1.direct_response",
+        "virtual_hosts.routes#1.direct_response.body",
+    ],
+    &[
+        "",
+        "policy",
+        "policy.drop_overloads",
+        "policy.drop_overloads.drop_percentage",
+        "endpoints",
+        "endpoints.locality",
+        "endpoints.lb_endpoints",
+        "endpoints.lb_endpoints.endpoint",
+        "endpoints.lb_endpoints.endpoint.address.socket_address",
+    ],
+];
+
+fn probes() -> impl Iterator<Item = Probe> {
+    seeds().into_iter().zip(PATHS).map(|((kind, yaml), paths)| Probe { kind, yaml, paths })
 }
 
 #[test]

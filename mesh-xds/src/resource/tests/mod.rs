@@ -1,6 +1,9 @@
 //! The entry of the border, and what the tests of the resources share: resources written as YAML, verdicts as text.
 
 mod fields;
+mod fuzz;
+mod seeds;
+mod wire;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,0 +1,82 @@
+//! The ADS machine under any order of events: no panic, no loop without end, and nothing asked for that nobody watches.
+#![no_main]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use mesh_xds::ads::{Ads, Kind, Received, Response};
+
+#[derive(Debug, Arbitrary)]
+enum Event {
+    Watch(u8, u8),
+    Unwatch(u8, u8),
+    Connected,
+    Disconnected,
+    Response { kind: u8, version: u8, nonce: u8, resources: Vec<(u8, bool)> },
+    Later(u16),
+    Transmit,
+}
+
+fn kind(choice: u8) -> Kind {
+    Kind::ALL[usize::from(choice) % Kind::ALL.len()]
+}
+
+fn name(choice: u8) -> Arc<str> {
+    format!("r{}", choice % 8).into()
+}
+
+libfuzzer_sys::fuzz_target!(|events: Vec<Event>| {
+    let mut now = Instant::now();
+    let mut ads: Ads<u8> = Ads::new(Duration::from_secs(15));
+    let mut watched: BTreeSet<(Kind, Arc<str>)> = BTreeSet::new();
+    for event in events {
+        match event {
+            Event::Watch(k, n) => {
+                ads.watch(kind(k), &name(n));
+                watched.insert((kind(k), name(n)));
+            }
+            Event::Unwatch(k, n) => {
+                ads.unwatch(kind(k), &name(n));
+                watched.remove(&(kind(k), name(n)));
+            }
+            Event::Connected => ads.handle_connected(now),
+            Event::Disconnected => ads.handle_disconnected(now),
+            Event::Response { kind: k, version, nonce, resources } => {
+                let one = |(n, valid): &(u8, bool)| Received {
+                    name: (*n != u8::MAX).then(|| name(*n)),
+                    verdict: if *valid { Ok(*n) } else { Err("refused".into()) },
+                };
+                ads.handle_response(
+                    now,
+                    Response {
+                        kind: kind(k),
+                        version: version.to_string().into(),
+                        nonce: nonce.to_string().into(),
+                        resources: resources.iter().map(one).collect(),
+                        removed: Vec::new(),
+                    },
+                );
+            }
+            Event::Later(millis) => {
+                now += Duration::from_millis(u64::from(millis));
+                ads.handle_timeout(now);
+                assert!(ads.poll_timeout().is_none_or(|at| at > now), "a timer that has passed fires once");
+            }
+            Event::Transmit => {
+                for _ in 0..Kind::ALL.len() * 4 {
+                    let Some(request) = ads.poll_transmit(now) else { break };
+                    assert!(request.names.windows(2).all(|pair| pair[0] < pair[1]), "sorted, once each");
+                    let wanted = |name: &Arc<str>| watched.contains(&(request.kind, name.clone()));
+                    assert!(request.names.iter().all(wanted), "asks for what is watched alone");
+                }
+            }
+        }
+        let mut updates = 0;
+        while ads.poll_update().is_some() {
+            updates += 1;
+            assert!(updates < 100_000, "updates come to an end");
+        }
+    }
+});

@@ -1,0 +1,4 @@
+//! The border of cluster resources.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mesh_fuzz::border(mesh_xds::ads::Kind::Cluster, data));
