@@ -85,3 +85,64 @@ impl Resolver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn resolver(more: serde_json::Value) -> Resolver {
+        let mut document =
+            json!({"xds_servers": [{"server_uri": "xds:1", "channel_creds": [{"type": "insecure"}]}]});
+        if let (Some(document), serde_json::Value::Object(more)) = (document.as_object_mut(), more) {
+            document.extend(more);
+        }
+        Resolver::new(Arc::new(document.to_string().parse().unwrap()), "node-1".into())
+    }
+
+    fn why(root: Root) -> String {
+        root.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_target_of_any_spelling_is_the_listener_of_its_name() {
+        let resolver = resolver(json!({}));
+        for target in ["shop:80", "xds:///shop:80", "xds:shop:80"] {
+            assert_eq!(resolver.client(target), Ok("shop:80".into()), "{target}");
+        }
+    }
+
+    #[test]
+    fn the_default_template_names_the_listener() {
+        let resolver = resolver(json!({"client_default_listener_resource_name_template": "clients/%s"}));
+        assert_eq!(resolver.client("xds:///shop"), Ok("clients/shop".into()));
+    }
+
+    #[test]
+    fn an_authority_names_the_listener_within_itself() {
+        let elsewhere = json!([{"server_uri": "other:1", "channel_creds": [{"type": "insecure"}]}]);
+        let here = json!([{"server_uri": "xds:1", "channel_creds": [{"type": "insecure"}]}]);
+        let authorities = json!({"a": {}, "b": {"xds_servers": elsewhere}, "c": {"xds_servers": here}});
+        let resolver = resolver(json!({"authorities": authorities}));
+        assert_eq!(
+            resolver.client("xds://a/s p"),
+            Ok("xdstp://a/envoy.config.listener.v3.Listener/s%20p".into())
+        );
+        assert_eq!(resolver.client("xds://c/s"), Ok("xdstp://c/envoy.config.listener.v3.Listener/s".into()));
+        assert!(why(resolver.client("xds://b/s")).contains("control planes of its own"));
+        assert!(why(resolver.client("xds://d/s")).contains("add it to authorities"));
+        assert!(why(resolver.client("xds://a")).contains("needs a name"));
+    }
+
+    #[test]
+    fn a_server_needs_a_template() {
+        let address: SocketAddr = "[::1]:80".parse().unwrap();
+        let text = why(resolver(json!({})).server(address));
+        assert!(
+            text.contains("[::1]:80") && text.contains("server_listener_resource_name_template"),
+            "{text}"
+        );
+        let resolver = resolver(json!({"server_listener_resource_name_template": "s/%s"}));
+        assert_eq!(resolver.server(address), Ok("s/[::1]:80".into()));
+    }
+}

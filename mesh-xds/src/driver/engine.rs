@@ -253,27 +253,28 @@ impl<S> Target<S> {
             Assembled::Same => {}
             Assembled::New(snapshot) => {
                 *version += 1;
-                tracing::info!(listener = &**root, version = *version, "configuration published");
+                tracing::debug!(listener = &**root, version = *version, "configuration published");
                 let snapshot = Arc::new(snapshot);
                 self.ready = Some(snapshot.clone());
                 self.error = None;
                 self.cell.publish(Resolution::Ready(snapshot));
             }
             // What serves goes on serving until there is something complete to replace it.
-            Assembled::Waiting(error) if has_one => self.note(error),
-            Assembled::Failed(error) if has_one && on_data_error == OnDataError::Keep => self.note(error),
+            Assembled::Waiting(error) if has_one => {
+                tracing::debug!(%error, "the next configuration is not complete yet");
+                self.error = Some(error);
+            }
+            Assembled::Failed(error) if has_one && on_data_error == OnDataError::Keep => {
+                if self.error.as_ref() != Some(&error) {
+                    tracing::warn!(%error, "the last good configuration stays in use");
+                    self.error = Some(error);
+                }
+            }
             Assembled::Waiting(error) => self.tell(error, Resolution::Pending),
             Assembled::Failed(error) => {
                 self.ready = None;
                 self.tell(error, Resolution::Failed);
             }
-        }
-    }
-
-    fn note(&mut self, error: ConfigError) {
-        if self.error.as_ref() != Some(&error) {
-            tracing::warn!(%error, "the last good configuration stays in use");
-            self.error = Some(error);
         }
     }
 

@@ -135,8 +135,9 @@ impl Driver {
         let mut writable = true;
         let mut unanswered = 0;
         loop {
-            self.engine.settle();
             let now = now();
+            self.engine.handle_timeout(now);
+            self.engine.settle();
             idle_since = if self.engine.is_idle() { idle_since.or(Some(now)) } else { None };
             let idle_at = idle_since.map(|since| since + IDLE_AFTER);
             if idle_at.is_some_and(|at| at <= now) {
@@ -164,7 +165,8 @@ impl Driver {
                 // Nobody takes requests any more: the end of the responses will say why.
                 Event::Room(None) => writable = false,
                 Event::Targets => self.sync(),
-                Event::Timer => self.engine.handle_timeout(self::now()),
+                // The next turn does what is due.
+                Event::Timer => {}
             }
         }
     }

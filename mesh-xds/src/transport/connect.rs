@@ -53,3 +53,37 @@ async fn unix(path: &std::path::Path) -> io::Result<Box<dyn Io>> {
 async fn unix(_path: &std::path::Path) -> io::Result<Box<dyn Io>> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, UnixListener};
+
+    use super::*;
+
+    async fn says_hello(mut io: Box<dyn Io>) {
+        let mut text = [0; 5];
+        io.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_connected_by_its_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("xds.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let io = SystemConnect.connect(&ServerAddress::Unix(path)).await.unwrap();
+        listener.accept().await.unwrap().0.write_all(b"hello").await.unwrap();
+        says_hello(io).await;
+    }
+
+    #[tokio::test]
+    async fn a_host_name_is_resolved() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = ServerAddress::Tcp { host: "localhost".to_owned(), port };
+        let io = SystemConnect.connect(&address).await.unwrap();
+        listener.accept().await.unwrap().0.write_all(b"hello").await.unwrap();
+        says_hello(io).await;
+    }
+}

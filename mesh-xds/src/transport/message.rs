@@ -133,3 +133,130 @@ fn value_to_proto(json: &serde_json::Value) -> Value {
     };
     Value { kind: Some(kind) }
 }
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+    use envoy_types::pb::envoy::service::discovery::v3::Resource;
+    use prost::{Message as _, Name as _};
+    use serde_json::json;
+
+    use super::*;
+    use crate::bootstrap::{FileWatcher, Locality, ServerConfig};
+
+    fn bootstrap() -> Bootstrap {
+        let watcher = FileWatcher::roots_only("ca.pem");
+        Bootstrap::builder("n")
+            .server(ServerConfig::insecure("xds:1").unwrap())
+            .cluster("reviews")
+            .locality(Locality { region: "r".to_owned(), zone: "z".to_owned(), sub_zone: "s".to_owned() })
+            .metadata("TEXT", "t")
+            .metadata("DEEP", json!({"list": [1, true, null, 0.5]}))
+            .certificate_provider("known", CertificateProvider::FileWatcher(watcher))
+            .certificate_provider("odd", CertificateProvider::Unknown { plugin_name: "x".to_owned() })
+            .build()
+            .unwrap()
+    }
+
+    fn request(first: bool, refusal: Option<&str>) -> DiscoveryRequest {
+        let request = Request {
+            kind: Kind::Cluster,
+            version: "7".into(),
+            nonce: "n".into(),
+            names: vec!["a".into(), "b".into()],
+            refusal: refusal.map(Arc::from),
+            first,
+        };
+        request_to_proto(request, bootstrap().node())
+    }
+
+    #[test]
+    fn the_node_tells_all_that_the_bootstrap_knows() {
+        let core::Node { id, cluster, metadata, locality, user_agent_name, client_features, .. } =
+            request(true, None).node.unwrap();
+        assert_eq!((id.as_str(), cluster.as_str(), user_agent_name.as_str()), ("n", "reviews", "mesh"));
+        let locality = locality.unwrap();
+        assert_eq!(
+            (locality.region.as_str(), locality.zone.as_str(), locality.sub_zone.as_str()),
+            ("r", "z", "s")
+        );
+        assert_eq!(client_features, CLIENT_FEATURES);
+        let metadata = metadata.unwrap();
+        assert_eq!(metadata.fields["TEXT"].kind, Some(value::Kind::StringValue("t".to_owned())));
+        let Some(value::Kind::StructValue(deep)) = &metadata.fields["DEEP"].kind else { panic!("an object") };
+        let Some(value::Kind::ListValue(list)) = &deep.fields["list"].kind else { panic!("a list") };
+        let expected = [
+            value::Kind::NumberValue(1.0),
+            value::Kind::BoolValue(true),
+            value::Kind::NullValue(0),
+            value::Kind::NumberValue(0.5),
+        ];
+        assert_eq!(list.values.iter().map(|v| v.kind.clone().unwrap()).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_request_carries_what_the_machine_decided() {
+        let DiscoveryRequest {
+            version_info,
+            node,
+            resource_names,
+            type_url,
+            response_nonce,
+            error_detail,
+            ..
+        } = request(false, Some("1 of 1"));
+        assert_eq!((version_info.as_str(), response_nonce.as_str(), node), ("7", "n", None));
+        assert_eq!(
+            (resource_names, type_url.as_str()),
+            (vec!["a".to_owned(), "b".to_owned()], Kind::Cluster.type_url())
+        );
+        let status = error_detail.unwrap();
+        assert_eq!((status.code, status.message.as_str()), (3, "1 of 1"));
+    }
+
+    fn assignment(name: &str) -> Any {
+        let pb = ClusterLoadAssignment { cluster_name: name.to_owned(), ..ClusterLoadAssignment::default() };
+        Any { type_url: Kind::Endpoints.type_url().to_owned(), value: pb.encode_to_vec() }
+    }
+
+    async fn decode_all(resources: Vec<Any>) -> Vec<(Option<String>, Result<(), String>)> {
+        let type_url = Kind::Endpoints.type_url().to_owned();
+        let response = DiscoveryResponse { type_url, resources, ..DiscoveryResponse::default() };
+        let response = Decoder::new(&bootstrap()).decode(response).await.unwrap();
+        let received = response.resources.into_iter();
+        let plain = |r: Received<Accepted>| {
+            (r.name.map(|n| n.to_string()), r.verdict.map(|_| ()).map_err(|reason| reason.to_string()))
+        };
+        received.map(plain).collect()
+    }
+
+    #[tokio::test]
+    async fn each_resource_is_judged_alone_and_unwrapped_first() {
+        let wrapped = Resource { resource: Some(assignment("b")), ..Resource::default() };
+        let wrapped = Any { type_url: Resource::type_url(), value: wrapped.encode_to_vec() };
+        let other = Any { type_url: Kind::Cluster.type_url().to_owned(), value: Vec::new() };
+        let all = decode_all(vec![assignment("a"), wrapped, other]).await;
+        let [a, b, other] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!((a, b), (&(Some("a".to_owned()), Ok(())), &(Some("b".to_owned()), Ok(()))));
+        assert!(other.1.as_ref().is_err_and(|reason| reason.contains("is expected")), "{other:?}");
+    }
+
+    #[tokio::test]
+    async fn a_large_response_keeps_its_order() {
+        let all = decode_all((0..200).map(|i| assignment(&i.to_string())).collect()).await;
+        let names: Vec<_> = all.into_iter().filter_map(|(name, _)| name).collect();
+        assert_eq!(names, (0..200).map(|i| i.to_string()).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_type_that_is_never_asked_for_gets_no_answer() {
+        let response = DiscoveryResponse { type_url: "x/y".to_owned(), ..DiscoveryResponse::default() };
+        assert!(Decoder::new(&bootstrap()).decode(response).await.is_none());
+    }
+
+    #[test]
+    fn only_providers_of_a_known_plugin_exist_for_resources() {
+        let names = Decoder::new(&bootstrap()).rules.certificate_providers;
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), [Arc::from("known")]);
+    }
+}

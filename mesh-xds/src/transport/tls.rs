@@ -128,3 +128,147 @@ async fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 async fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     tokio::fs::read(file).await.map_err(|source| TlsError::File { file: file.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    };
+    use rustls::ServerConfig;
+    use rustls::server::WebPkiClientVerifier;
+    use tempfile::TempDir;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::bootstrap::IdentityFiles;
+    use crate::transport::render;
+
+    /// A CA with files of its own, which signs what a test needs.
+    struct Ca {
+        issuer: CertifiedIssuer<'static, KeyPair>,
+        directory: TempDir,
+    }
+
+    impl Ca {
+        fn new() -> Self {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join("ca.pem"), issuer.pem()).unwrap();
+            Self { issuer, directory }
+        }
+
+        fn file(&self) -> PathBuf {
+            self.directory.path().join("ca.pem")
+        }
+
+        fn sign(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> IdentityFiles {
+            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            params.extended_key_usages = vec![usage];
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.signed_by(&key, &self.issuer).unwrap();
+            let [cert, private] =
+                ["pem", "key"].map(|end| self.directory.path().join(format!("{name}.{end}")));
+            std::fs::write(&cert, certificate.pem()).unwrap();
+            std::fs::write(&private, key.serialize_pem()).unwrap();
+            IdentityFiles::new(cert, private)
+        }
+
+        /// A control plane at `xds.test` that demands a certificate of this CA where `mutual` is set.
+        async fn server(&self, mutual: bool, alpn: &[&[u8]]) -> TlsAcceptor {
+            let files = self.sign("xds.test", ExtendedKeyUsagePurpose::ServerAuth);
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let builder = ServerConfig::builder_with_provider(provider.clone());
+            let builder = builder.with_safe_default_protocol_versions().unwrap();
+            let builder = if mutual {
+                let roots = Arc::new(roots_of(certificates(&self.file()).await.unwrap()).unwrap());
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap();
+                builder.with_client_cert_verifier(verifier)
+            } else {
+                builder.with_no_client_auth()
+            };
+            let chain = certificates(files.certificate()).await.unwrap();
+            let key = private_key(files.private_key()).await.unwrap();
+            let mut config = builder.with_single_cert(chain, key).unwrap();
+            config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+            TlsAcceptor::from(Arc::new(config))
+        }
+    }
+
+    /// Connects with `creds`, and carries one byte in each direction.
+    async fn converse(server: TlsAcceptor, creds: &TlsCreds) -> Result<(), String> {
+        let (ours, theirs) = tokio::io::duplex(16 << 10);
+        let serve = async {
+            if let Ok(mut tls) = server.accept(theirs).await {
+                _ = tls.write_all(b"!").await;
+                _ = tls.flush().await;
+                _ = tls.read(&mut [0]).await;
+            }
+        };
+        let address = ServerAddress::Tcp { host: "xds.test".to_owned(), port: 443 };
+        let connect = async {
+            let mut tls = secure(Box::new(ours), &address, creds).await.map_err(|e| render(&e))?;
+            // With TLS 1.3 a refused client certificate is known at the first read.
+            tls.read_u8().await.map_err(|e| e.to_string())?;
+            tls.write_all(b"!").await.map_err(|e| e.to_string())
+        };
+        tokio::join!(serve, connect).1
+    }
+
+    const H2: &[&[u8]] = &[HTTP2];
+
+    #[tokio::test]
+    async fn a_control_plane_of_the_configured_roots_is_trusted_and_another_is_not() {
+        let (ca, other) = (Ca::new(), Ca::new());
+        let trusting = TlsCreds::system_roots().with_ca_file(ca.file());
+        assert_eq!(converse(ca.server(false, H2).await, &trusting).await, Ok(()));
+        let error = converse(other.server(false, H2).await, &trusting).await.unwrap_err();
+        assert!(
+            error.contains("TLS handshake failed") && error.contains("invalid peer certificate"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_identity_is_presented_and_its_absence_refused_by_the_peer() {
+        let ca = Ca::new();
+        let identity = ca.sign("client", ExtendedKeyUsagePurpose::ClientAuth);
+        let anonymous = TlsCreds::system_roots().with_ca_file(ca.file());
+        assert!(converse(ca.server(true, H2).await, &anonymous).await.is_err());
+        let known = anonymous.with_identity(identity);
+        assert_eq!(converse(ca.server(true, H2).await, &known).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_rotated_file_is_used_by_the_next_connection() {
+        let (old, new) = (Ca::new(), Ca::new());
+        let creds = TlsCreds::system_roots().with_ca_file(old.file());
+        assert_eq!(converse(old.server(false, H2).await, &creds).await, Ok(()));
+        std::fs::copy(new.file(), old.file()).unwrap();
+        assert_eq!(converse(new.server(false, H2).await, &creds).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_agree_on_http2_is_refused() {
+        let ca = Ca::new();
+        let creds = TlsCreds::system_roots().with_ca_file(ca.file());
+        let error = converse(ca.server(false, &[]).await, &creds).await.unwrap_err();
+        assert!(error.contains("ALPN h2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_used_is_named_and_never_replaced_by_plaintext() {
+        let ca = Ca::new();
+        let empty = ca.directory.path().join("empty.pem");
+        std::fs::write(&empty, "").unwrap();
+        let cases =
+            [(ca.directory.path().join("absent.pem"), "cannot be read"), (empty, "holds no certificate")];
+        for (file, expected) in cases {
+            let creds = TlsCreds::system_roots().with_ca_file(&file);
+            let error = converse(ca.server(false, H2).await, &creds).await.unwrap_err();
+            assert!(error.contains(expected) && error.contains(file.to_str().unwrap()), "{error}");
+        }
+    }
+}

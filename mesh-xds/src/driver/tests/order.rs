@@ -87,7 +87,7 @@ fn check(snapshot: &ClientSnapshot) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
     fn every_snapshot_is_complete_and_what_serves_is_never_taken_away(
         events in prop::collection::vec(event(), 0..50)

@@ -275,7 +275,7 @@ async fn a_bad_resource_is_refused_by_name_and_the_good_one_used() {
     let (good, bad) = (source.client("good"), source.client("bad"));
     let mut stream = control.stream().await;
     stream.expect(Kind::Listener).await;
-    let garbage = Resource::opaque(crate::server::Kind::Listener, "bad", vec![0xff, 0xff, 0xff]);
+    let garbage = Resource::opaque(Kind::Listener, "bad", vec![0xff, 0xff, 0xff]);
     let filter = "type.googleapis.com/example.Unknown";
     let broken = (Listener::client("bad").http_filter("unknown", filter, Vec::new()), garbage);
     let mut resources = service("good", &["a"], 1);
