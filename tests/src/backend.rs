@@ -14,6 +14,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use mesh_tower::server::Peer;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -259,7 +260,8 @@ impl Caller {
             .iter()
             .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
             .collect();
-        let spiffe = extensions.get::<SeenIdentity>().map(|SeenIdentity(id)| id.clone()).unwrap_or_default();
+        let peer = extensions.get::<Peer>().and_then(|peer| peer.spiffe());
+        let spiffe = peer.map(|id| id.as_str().to_owned()).unwrap_or_default();
         Self {
             spiffe,
             certificate: certificate.map(|der| Bytes::copy_from_slice(&der)).unwrap_or_default(),
@@ -267,10 +269,6 @@ impl Caller {
         }
     }
 }
-
-/// The identity that a mesh saw, put into the extensions by whoever serves the application under one.
-#[derive(Debug, Clone)]
-pub struct SeenIdentity(pub String);
 
 async fn http_echo(State(app): State<App>, request: axum::extract::Request) -> Response {
     let in_flight = app.arrive();

@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mesh_tower::client::MeshChannel;
+use mesh_tower::{Mesh, MeshBuilder};
+
 use mesh_xds::bootstrap::{
     Bootstrap, BootstrapBuilder, CertificateProvider, FileWatcher, IdentityFiles, ServerConfig,
 };
-use mesh_xds::server::{ControlPlane, Resources};
+use mesh_xds::server::{ControlPlane, Endpoints, Listener, Resources};
 use tokio::task::JoinSet;
 
-use crate::backend::Backend;
+use crate::backend::{App, Backend};
 use crate::ca::{Ca, Identity};
 use crate::net::Port;
 use crate::wait::soon;
@@ -23,6 +26,36 @@ pub struct Fleet {
     pub ca: Ca,
     port: Port,
     running: JoinSet<()>,
+}
+
+/// An application behind `Mesh::serve`. Dropping it cuts it off; [`Mesh::shutdown`] drains it.
+#[derive(Debug)]
+pub struct Served {
+    /// The application.
+    pub app: App,
+    /// The mesh that serves it.
+    pub mesh: Mesh,
+    port: Port,
+    running: JoinSet<Result<(), mesh_tower::Error>>,
+}
+
+// === impl Served ===
+
+impl Served {
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Waits until serving has ended, as it does after a shutdown.
+    ///
+    /// # Panics
+    /// If serving failed, or does not end.
+    pub async fn ended(&mut self) {
+        let ended = soon(self.running.join_next()).await;
+        ended.expect("it was served").expect("no panic").expect("served to the end");
+    }
 }
 
 // === impl Fleet ===
@@ -109,6 +142,44 @@ impl Fleet {
             .expect("a valid bootstrap")
     }
 
+    /// A mesh without identity.
+    ///
+    /// # Panics
+    /// If it cannot be built.
+    #[must_use]
+    pub fn mesh(&self, node: &str) -> Mesh {
+        self.mesh_builder(node).build().expect("a mesh")
+    }
+
+    /// The same, to be completed.
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    #[must_use]
+    pub fn mesh_builder(&self, node: &str) -> MeshBuilder {
+        MeshBuilder::from_bootstrap(self.bootstrap(node)).expect("within a runtime")
+    }
+
+    /// A mesh with an identity.
+    ///
+    /// # Panics
+    /// If it cannot be built.
+    #[must_use]
+    pub fn mesh_with(&self, node: &str, identity: &Identity) -> Mesh {
+        let builder = MeshBuilder::from_bootstrap(self.bootstrap_with(node, identity));
+        builder.and_then(MeshBuilder::build).expect("a mesh")
+    }
+
+    /// Serves an application through a mesh; `listener` completes what the control plane says about its address.
+    pub fn serve(&self, mesh: &Mesh, app: App, listener: impl FnOnce(Listener) -> Listener) -> Served {
+        let port = Port::reserve();
+        self.control.set(listener(Listener::server(port.address())));
+        let mut running = JoinSet::new();
+        let (serving, router, tcp) = (mesh.clone(), app.router(), port.listen());
+        running.spawn(async move { serving.serve(tcp, router).await });
+        Served { app, mesh: mesh.clone(), port, running }
+    }
+
     /// A plaintext backend.
     #[must_use]
     pub fn backend(&self, id: &str) -> Backend {
@@ -140,4 +211,19 @@ fn builder_at(control_plane: SocketAddr, node: &str) -> BootstrapBuilder {
     Bootstrap::builder(node)
         .server(server)
         .server_listener_template("grpc/server?xds.resource.listening_address=%s")
+}
+
+/// A channel of a mesh to the target `shop`, which most tests call.
+///
+/// # Panics
+/// Outside a runtime.
+#[must_use]
+pub fn shop(mesh: &Mesh) -> MeshChannel {
+    mesh.channel("xds:///shop").expect("a target")
+}
+
+/// Endpoints of these addresses, at priority 0.
+#[must_use]
+pub fn at<const N: usize>(addresses: [SocketAddr; N]) -> Endpoints {
+    Endpoints::of(addresses)
 }

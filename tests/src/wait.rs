@@ -98,3 +98,11 @@ pub fn until_snapshot<S>(
         }
     }
 }
+
+/// Runs a future beside the test. It ends with the test's runtime at the latest.
+#[expect(clippy::disallowed_methods, reason = "the runtime of a test owns its tasks")]
+pub fn beside<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(task)
+}

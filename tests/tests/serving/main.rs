@@ -1,0 +1,71 @@
+//! Servers of the mesh: who gets in, what changes while they serve, how they leave.
+
+mod adoption;
+mod drain;
+mod mtls;
+mod rbac;
+mod reload;
+mod silent;
+
+use mesh_tests::ca::Identity;
+use mesh_tests::echo::{EchoClient, EchoReply, EchoRequest};
+use mesh_tests::fleet::{Fleet, Served, at, shop};
+use mesh_tower::{Mesh, MeshChannel};
+use mesh_xds::server::{
+    Cluster, DownstreamTls, Listener, Resource, Resources as _, RouteConfig, UpstreamTls,
+};
+use tonic::Status;
+
+type Client = EchoClient<MeshChannel>;
+
+/// `shop`, served at the address of `served`; the cluster is completed by `tls`.
+fn to(served: &Served, complete: impl FnOnce(Cluster) -> Cluster) -> Vec<Resource> {
+    (
+        Listener::client("shop").rds("shop"),
+        RouteConfig::to("shop", "main"),
+        complete(Cluster::eds("main").endpoints(at([served.address()]))),
+    )
+        .into_resources()
+}
+
+/// A server and a client mesh with mTLS between them.
+struct Pair {
+    fleet: Fleet,
+    served: Served,
+    server: Identity,
+    caller: Identity,
+    mesh: Mesh,
+    client: Client,
+}
+
+impl Pair {
+    /// `listener` completes what the server's listener says beyond TLS.
+    fn start(listener: impl FnOnce(&Fleet, Listener) -> Listener) -> Self {
+        let fleet = Fleet::start();
+        let (server, caller) = (fleet.ca.identity("reviews"), fleet.ca.identity("productpage"));
+        let serving = fleet.mesh_with("server", &server);
+        let app = mesh_tests::backend::App::new("reviews");
+        let served =
+            fleet.serve(&serving, app, |l| listener(&fleet, l.tls(DownstreamTls::mutual("default"))));
+        fleet.control.set(to(&served, |c| c.tls(UpstreamTls::mutual("default").san(server.spiffe()))));
+        let mesh = fleet.mesh_with("client", &caller);
+        let client = EchoClient::new(shop(&mesh));
+        Self { fleet, served, server, caller, mesh, client }
+    }
+}
+
+async fn say(client: &mut Client, text: &str) -> Result<EchoReply, Status> {
+    mesh_tests::wait::soon(client.unary(EchoRequest::say(text))).await.map(tonic::Response::into_inner)
+}
+
+/// Calls until it succeeds: the first calls may come before the server's configuration.
+async fn until_ok(client: &mut Client) -> EchoReply {
+    mesh_tests::wait::soon(async {
+        loop {
+            if let Ok(reply) = say(client, "until").await {
+                return reply;
+            }
+        }
+    })
+    .await
+}

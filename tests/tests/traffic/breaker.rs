@@ -1,0 +1,59 @@
+//! Limits of a cluster: what is above them fails at once, and every way a call ends gives its place back.
+
+use mesh_tests::echo::EchoRequest;
+use mesh_tests::fleet::{Fleet, at};
+use mesh_tests::wait::soon;
+use tonic::Code;
+
+use crate::{client, main_cluster, one_cluster, say};
+
+#[tokio::test]
+async fn above_max_requests_calls_fail_at_once_and_the_place_comes_back() {
+    let fleet = Fleet::start();
+    let a = fleet.backend("a");
+    fleet.control.set(one_cluster(main_cluster(at([a.address()])).max_requests(1)));
+    let (_mesh, mut client) = client(&fleet);
+    let mut first = client.clone();
+    let held = mesh_tests::wait::beside(async move { first.unary(EchoRequest::say("held").held()).await });
+    a.app.until(|stats| stats.in_flight == 1).await;
+    for _ in 0..19 {
+        let status = soon(say(&mut client, "over")).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    }
+    assert_eq!(a.app.stats().requests, 1);
+    a.app.open_gate();
+    soon(held).await.unwrap().unwrap();
+    say(&mut client, "after").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cancelled_call_gives_its_place_back() {
+    let fleet = Fleet::start();
+    let a = fleet.backend("a");
+    fleet.control.set(one_cluster(main_cluster(at([a.address()])).max_requests(1)));
+    let (_mesh, mut client) = client(&fleet);
+    let mut first = client.clone();
+    let held = mesh_tests::wait::beside(async move { first.unary(EchoRequest::say("held").held()).await });
+    a.app.until(|stats| stats.in_flight == 1).await;
+    held.abort();
+    assert!(held.await.unwrap_err().is_cancelled());
+    say(&mut client, "after").await.unwrap();
+    a.app.until(|stats| stats.in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn a_limit_that_changes_applies_to_new_requests() {
+    let fleet = Fleet::start();
+    let a = fleet.backend("a");
+    fleet.control.set(one_cluster(main_cluster(at([a.address()])).max_requests(1)));
+    let (_mesh, mut client) = client(&fleet);
+    let mut first = client.clone();
+    let held = mesh_tests::wait::beside(async move { first.unary(EchoRequest::say("held").held()).await });
+    a.app.until(|stats| stats.in_flight == 1).await;
+    say(&mut client, "over").await.unwrap_err();
+    fleet.control.set(main_cluster(at([a.address()])).max_requests(2));
+    soon(async { while say(&mut client, "second").await.is_err() {} }).await;
+    a.app.open_gate();
+    soon(held).await.unwrap().unwrap();
+    assert_eq!(a.app.stats().connections, 1, "a new limit is no new connection");
+}
