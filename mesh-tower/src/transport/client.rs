@@ -99,6 +99,16 @@ impl Client {
         }
     }
 
+    /// Whether the peer ever answered a request on this connection, where that is kept account of.
+    pub(super) fn has_served(&self) -> bool {
+        match self {
+            #[cfg(feature = "http2")]
+            Self::Http2(connection) => connection.has_served(),
+            #[cfg(feature = "http1")]
+            Self::Http1(_) => false,
+        }
+    }
+
     fn connection(&self) -> &dyn Control {
         match self {
             #[cfg(feature = "http2")]

@@ -40,7 +40,10 @@ async fn exceeds(resources: Vec<Resource>) {
 async fn no_control_plane() {
     let fleet = Fleet::start_without_control_plane();
     let (_mesh, mut client) = client(&fleet);
-    assert_eq!(timed(&mut client, EchoRequest::say("x")).await.code(), Code::DeadlineExceeded);
+    let status = timed(&mut client, EchoRequest::say("x")).await;
+    // Once a connect has failed it is known that waiting is in vain, as with other gRPC clients.
+    let told = status.code() == Code::Unavailable && status.message().contains("unreachable");
+    assert!(told || status.code() == Code::DeadlineExceeded, "{status:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Plain HTTP through the same channel.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Full};
@@ -73,6 +75,18 @@ async fn a_gateway_error_is_retried_by_policy() {
     let mesh = fleet.mesh("client");
     let (status, body) = get(&shop(&mesh), "/flaky?status=503&first=1").await;
     assert_eq!((status, body["attempt"].as_u64()), (StatusCode::OK, Some(2)));
+}
+
+#[tokio::test]
+async fn each_try_has_its_own_timeout() {
+    let fleet = Fleet::start();
+    let a = fleet.backend("a");
+    let retry = Retry::on("gateway-error").times(2).per_try_timeout(Duration::from_millis(50));
+    let route = Route::prefix("/").cluster("main").retry(retry);
+    fleet.control.set(routed(route, main_cluster(at([a.address()]))));
+    let mesh = fleet.mesh("client");
+    let (status, _) = get(&shop(&mesh), "/slow?hold").await;
+    assert_eq!((status, a.app.attempts("/slow")), (StatusCode::GATEWAY_TIMEOUT, 3));
 }
 
 #[tokio::test]

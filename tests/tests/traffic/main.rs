@@ -49,6 +49,8 @@ fn client(fleet: &Fleet) -> (mesh_tower::Mesh, Client) {
 }
 
 async fn say(client: &mut Client, text: &str) -> Result<EchoReply, Status> {
+    // A call that fails at once never waits: a loop of such calls would keep everybody else from running.
+    tokio::task::yield_now().await;
     client.unary(EchoRequest::say(text)).await.map(tonic::Response::into_inner)
 }
 

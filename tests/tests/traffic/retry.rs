@@ -113,16 +113,3 @@ async fn a_stream_that_may_have_been_processed_is_not_repeated() {
         }
     }
 }
-
-#[tokio::test]
-async fn per_try_timeout_gives_the_next_try_its_chance() {
-    let fleet = Fleet::start();
-    let peer = FramePeer::start(|opened| if opened.total == 1 { Verdict::Ignore } else { Verdict::Answer });
-    let route = quick(
-        Retry::on("deadline-exceeded,reset,unavailable").times(2).per_try_timeout(Duration::from_millis(200)),
-    );
-    fleet.control.set(routed(route, main_cluster(at([peer.address()]))));
-    let (_mesh, mut client) = client(&fleet);
-    mesh_tests::wait::soon(say(&mut client, "x")).await.unwrap();
-    assert_eq!(peer.seen().streams, 2);
-}

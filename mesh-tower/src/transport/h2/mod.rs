@@ -26,7 +26,7 @@ mod upload;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -80,6 +80,8 @@ pub(crate) struct Connection {
     /// Streams that are reserved or open. Added to under `sender`'s lock only, so that it never passes the limit.
     active: AtomicUsize,
     max_streams: usize,
+    /// A response head came over it: the peer is one that works.
+    served: AtomicBool,
     traffic: Arc<Traffic>,
     events: Arc<dyn ConnectionEvents>,
     id: u64,
@@ -132,6 +134,11 @@ impl Default for Http2Settings {
 // === impl Connection ===
 
 impl Connection {
+    /// Whether the peer ever answered a request on this connection.
+    pub(crate) fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
     /// Speaks the preface over `io`, waits for the peer's SETTINGS and starts the driver.
     ///
     /// Cancel safe: dropping the future closes `io`.
@@ -164,6 +171,7 @@ impl Connection {
         let this = Arc::new(Self {
             sender: Mutex::new(Some(sender)),
             active: AtomicUsize::new(0),
+            served: AtomicBool::new(false),
             max_streams: settings.max_concurrent_streams as usize,
             traffic,
             events,
@@ -367,7 +375,12 @@ impl Future for SendFuture {
         let mut guard = std::mem::take(guard);
         self.state = State::Done;
         Poll::Ready(match result {
-            Ok(response) => Ok(response.map(|recv| Body::http2(RecvBody::new(recv, guard)))),
+            Ok(response) => {
+                if let Some(connection) = guard.connection() {
+                    connection.served.store(true, Ordering::Relaxed);
+                }
+                Ok(response.map(|recv| Body::http2(RecvBody::new(recv, guard))))
+            }
             Err(error) => Err(guard.failure(error)),
         })
     }

@@ -22,8 +22,8 @@ use crate::transport::connect::{ConnectionKey, Show, dial};
 use crate::transport::error::{ConnectError, ConnectFailure};
 use crate::transport::task::Task;
 
-/// A connection that the peer ends within this time of its start counts as a failed attempt, a GOAWAY from the
-/// second one on: a peer that accepts and hangs up must not be dialled in a tight loop.
+/// A connection that the peer ends within this time of its start without an answer counts as a failed attempt, a
+/// GOAWAY from the second one on: a peer that accepts and hangs up must not be dialled in a tight loop.
 const FLAPPING: Duration = Duration::from_secs(1);
 
 /// The connections of one key, and the attempts to get more.
@@ -322,7 +322,7 @@ impl Group {
         let entry = inner.connections.swap_remove(at);
         let wanted = entry.client.is_multiplexed() && !self.retired && inner.connections.is_empty();
         if wanted && inner.dials.is_empty() && !self.is_closed() {
-            let short = entry.since.elapsed() < FLAPPING;
+            let short = entry.since.elapsed() < FLAPPING && !entry.client.has_served();
             let flapping = short && (!graceful || inner.short_lived);
             inner.short_lived = short;
             let delay = if flapping {
