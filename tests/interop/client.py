@@ -8,6 +8,7 @@ import json
 import sys
 
 import grpc
+import grpc.experimental
 
 
 def main():
