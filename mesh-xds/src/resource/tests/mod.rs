@@ -2,6 +2,7 @@
 
 mod fields;
 mod fuzz;
+mod istio;
 mod seeds;
 mod wire;
 

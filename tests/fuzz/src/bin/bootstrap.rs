@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::arbitrary::Unstructured;
-use mesh_xds::bootstrap::{Bootstrap, Strings};
+use mesh_xds::bootstrap::Bootstrap;
 
 const SEED: &str = r#"{
   "xds_servers": [{"server_uri": "dns:///control.test:443", "channel_creds": [{"type": "google_default"}, {"type": "tls",
@@ -21,14 +21,6 @@ const PARTS: [&str; 16] = [
     "\"3s\"", "\"-3s\"", "[[[[[[[[[[[[[[[[",
 ];
 
-struct Text(String);
-
-impl Strings for Text {
-    fn string(&self, name: &str) -> Option<std::ffi::OsString> {
-        (name == "GRPC_XDS_BOOTSTRAP_CONFIG").then(|| self.0.clone().into())
-    }
-}
-
 /// The seed with up to eight of its tokens replaced.
 fn mutated(input: &mut Unstructured<'_>) -> String {
     let mut tokens: Vec<&str> = SEED.split_inclusive([',', ':', '{', '}', '[', ']']).collect();
@@ -44,7 +36,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut input = Unstructured::new(data);
     let raw = input.arbitrary::<bool>().unwrap_or(false);
     let text = if raw { String::from_utf8_lossy(input.take_rest()).into_owned() } else { mutated(&mut input) };
-    if let Err(error) = Bootstrap::from_strings(&Text(text)) {
+    if let Err(error) = text.parse::<Bootstrap>() {
         assert!(!error.to_string().is_empty());
     }
 });
