@@ -116,7 +116,9 @@ transport_socket:
     );
     let found = cluster(&yaml);
     assert_eq!(found.lb, LbPolicy::LeastRequest { choices: 2 });
-    assert!(matches!(&found.discovery, Discovery::Eds { service } if service.starts_with("outbound|9080|v1|")));
+    assert!(
+        matches!(&found.discovery, Discovery::Eds { service } if service.starts_with("outbound|9080|v1|"))
+    );
     let tls = found.tls.as_ref().unwrap();
     assert!(tls.identity.is_some() && tls.sans.len() == 1 && tls.sni.is_some());
     assert!(matches!(&tls.roots, TrustAnchors::Provider(p) if &*p.certificate == "ROOTCA"));
@@ -207,7 +209,9 @@ filter_chains:
 #[test]
 fn an_inbound_chain_that_matches_by_alpn_is_left_out() {
     let chain = |name: &str, matches: &str| {
-        format!("{{name: {name}, filter_chain_match: {{{matches}}}, filters: [{{name: hcm, typed_config: {{{HCM}, route_config: {{}}, http_filters: [{ROUTER}]}}}}]}}")
+        format!(
+            "{{name: {name}, filter_chain_match: {{{matches}}}, filters: [{{name: hcm, typed_config: {{{HCM}, route_config: {{}}, http_filters: [{ROUTER}]}}}}]}}"
+        )
     };
     let yaml = format!(
         "name: l\naddress: {{socket_address: {{address: 0.0.0.0, port_value: 9080}}}}\nfilter_chains: [{}, {}]",

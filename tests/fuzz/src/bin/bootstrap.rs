@@ -17,8 +17,22 @@ const SEED: &str = r#"{
 }"#;
 
 const PARTS: [&str; 16] = [
-    "null", "{}", "[]", "\"\"", "true", "-1", "1e999", "\"%s\"", "\"xdstp://\"", "\"dns:///\"", "\"unix:\"", "\"tls\"", "\"insecure\"",
-    "\"3s\"", "\"-3s\"", "[[[[[[[[[[[[[[[[",
+    "null",
+    "{}",
+    "[]",
+    "\"\"",
+    "true",
+    "-1",
+    "1e999",
+    "\"%s\"",
+    "\"xdstp://\"",
+    "\"dns:///\"",
+    "\"unix:\"",
+    "\"tls\"",
+    "\"insecure\"",
+    "\"3s\"",
+    "\"-3s\"",
+    "[[[[[[[[[[[[[[[[",
 ];
 
 /// The seed with up to eight of its tokens replaced.
@@ -35,7 +49,8 @@ fn mutated(input: &mut Unstructured<'_>) -> String {
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut input = Unstructured::new(data);
     let raw = input.arbitrary::<bool>().unwrap_or(false);
-    let text = if raw { String::from_utf8_lossy(input.take_rest()).into_owned() } else { mutated(&mut input) };
+    let text =
+        if raw { String::from_utf8_lossy(input.take_rest()).into_owned() } else { mutated(&mut input) };
     if let Err(error) = text.parse::<Bootstrap>() {
         assert!(!error.to_string().is_empty());
     }
