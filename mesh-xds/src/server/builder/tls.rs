@@ -1,10 +1,11 @@
 //! `envoy.extensions.transport_sockets.tls.v3`: TLS by certificate-provider instances (gRFC A29).
 //!
 //! Keys never travel by xDS: a context names instances, and each client's bootstrap says what they are.
+//! SANs are written to `match_subject_alt_names`: Envoy calls it deprecated and heeds it, while gRPC's C core does not look
+//! at `match_typed_subject_alt_names`, and would accept any server of the authority; Envoy refuses both together.
 
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as pb;
 use pb::common_tls_context::ValidationContextType;
-use pb::subject_alt_name_matcher::SanType;
 
 use super::{boolean, exactly, prefixed};
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
@@ -134,6 +135,7 @@ fn common(
     if legacy { legacy_fields(identity, roots, sans) } else { current_fields(identity, roots, sans) }
 }
 
+#[expect(deprecated, reason = "the field of the SANs that every client looks at, see above")]
 fn current_fields(
     identity: Option<String>,
     roots: Option<String>,
@@ -146,7 +148,7 @@ fn current_fields(
         validation_context_type: roots.map(|roots| {
             ValidationContextType::ValidationContext(pb::CertificateValidationContext {
                 ca_certificate_provider_instance: Some(instance(roots)),
-                match_typed_subject_alt_names: typed(sans),
+                match_subject_alt_names: sans,
                 ..Default::default()
             })
         }),
@@ -176,21 +178,4 @@ fn legacy_fields(
         }),
         ..Default::default()
     }
-}
-
-fn typed(sans: Vec<StringMatcher>) -> Vec<pb::SubjectAltNameMatcher> {
-    let kind = |name: &StringMatcher| {
-        use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern::{Exact, Prefix};
-        match &name.match_pattern {
-            Some(Exact(text) | Prefix(text)) if text.contains("://") => SanType::Uri,
-            _ => SanType::Dns,
-        }
-    };
-    sans.into_iter()
-        .map(|name| pb::SubjectAltNameMatcher {
-            san_type: kind(&name).into(),
-            matcher: Some(name),
-            oid: String::new(),
-        })
-        .collect()
 }
