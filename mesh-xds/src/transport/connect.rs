@@ -54,7 +54,8 @@ async fn unix(_path: &std::path::Path) -> io::Result<Box<dyn Io>> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, UnixListener};
