@@ -114,7 +114,10 @@ impl Retries {
     /// Whether a transparent retry is due. An I/O error proves nothing: it comes without a proof, and is not refused.
     fn repeats(&mut self, ended: &Ended<'_>) -> bool {
         let once = match (ended.untouched, ended.outcome) {
-            (Some(Untouched::NeverSent), Outcome::Failed(Failure::Refused)) => return true,
+            // Refused by our own side, or chosen in the moment in which its last connection was lost.
+            (Some(Untouched::NeverSent), Outcome::Failed(Failure::Refused | Failure::Connect)) => {
+                return true;
+            }
             (Some(Untouched::ByPeer), Outcome::Failed(Failure::Refused)) => true,
             (Some(Untouched::Reused), Outcome::Failed(Failure::Refused | Failure::Reset)) => true,
             _ => false,

@@ -9,7 +9,7 @@ use http_body::Body as _;
 use mesh_core::error::Rejection;
 use mesh_core::retry::Untouched;
 
-use super::refusal::send_failed;
+use super::refusal::{handed_back, send_failed};
 use crate::body::Body;
 use crate::client::request::{AttemptError, Held, Reply};
 use crate::runtime::endpoint::{InFlight, UpstreamFuture};
@@ -31,7 +31,7 @@ enum State<'c> {
     Waiting { wait: Wait<'c>, request: Option<Request<Body>> },
     Sending(Sending),
     InProcess(UpstreamFuture),
-    Refused(Option<Rejection>),
+    Refused(Option<AttemptError>),
 }
 
 impl<'c> ResponseFuture<'c> {
@@ -50,8 +50,9 @@ impl<'c> ResponseFuture<'c> {
         Self { state, in_flight: Some(in_flight), can_repeat }
     }
 
-    pub(super) fn refused(rejection: Rejection) -> Self {
-        Self { state: State::Refused(Some(rejection)), in_flight: None, can_repeat: false }
+    pub(super) fn refused(rejection: Rejection, request: Request<Body>) -> Self {
+        let error = handed_back(rejection, request);
+        Self { state: State::Refused(Some(error)), in_flight: None, can_repeat: false }
     }
 }
 
@@ -64,16 +65,18 @@ impl Future for ResponseFuture<'_> {
             let result = match &mut this.state {
                 State::Sending(sending) => ready!(Pin::new(sending).poll(cx)),
                 State::InProcess(sending) => ready!(sending.as_mut().poll(cx)),
-                State::Refused(rejection) => match rejection.take() {
-                    Some(rejection) => return Poll::Ready(Err(rejection.into())),
+                State::Refused(error) => match error.take() {
+                    Some(error) => return Poll::Ready(Err(error)),
                     None => return Poll::Pending,
                 },
                 State::Waiting { wait, request } => {
                     this.state = match (ready!(wait.as_mut().poll(cx)), request.take()) {
                         (Ok(lease), Some(request)) => State::Sending(lease.send(request)),
-                        (Err(rejection), _) => State::Refused(Some(rejection)),
+                        (Err(rejection), Some(request)) => {
+                            State::Refused(Some(handed_back(rejection, request)))
+                        }
                         // The request is there until the wait is over, which replaces this state.
-                        (Ok(_), None) => State::Refused(None),
+                        (_, None) => State::Refused(None),
                     };
                     continue;
                 }

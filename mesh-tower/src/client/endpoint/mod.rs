@@ -43,7 +43,7 @@ impl Service<PickedStage> for Endpoint {
         let key = cluster.keys.of(kind);
         match pool.try_acquire(key) {
             TryAcquire::Ready(lease) => ResponseFuture::sending(lease, request, in_flight),
-            TryAcquire::Failed(error) => ResponseFuture::refused(connect_failed(cluster, &error)),
+            TryAcquire::Failed(error) => ResponseFuture::refused(connect_failed(cluster, &error), request),
             TryAcquire::WouldWait => match cluster.runtime.permits().pending(&cluster.config.limits) {
                 Ok(permit) => {
                     let endpoint = endpoint.clone();
@@ -59,7 +59,7 @@ impl Service<PickedStage> for Endpoint {
                     });
                     ResponseFuture::waiting(wait, request, in_flight)
                 }
-                Err(overloaded) => ResponseFuture::refused(refusal(cluster, overloaded)),
+                Err(overloaded) => ResponseFuture::refused(refusal(cluster, overloaded), request),
             },
         }
     }

@@ -1,8 +1,10 @@
 //! What a failure below the balancer means to the layers above it.
 
+use http::Request;
 use mesh_core::error::{Reason, Rejection};
 use mesh_core::retry::Untouched;
 
+use crate::body::Body;
 use crate::client::pin::PinnedCluster;
 use crate::client::request::AttemptError;
 use crate::transport::error::{ConnectError, FailureKind, Progress, SendError};
@@ -11,6 +13,13 @@ use crate::transport::error::{ConnectError, FailureKind, Progress, SendError};
 pub(super) fn connect_failed(cluster: &PinnedCluster, error: &ConnectError) -> Rejection {
     let detail = format!("cluster {:?}: {error}", cluster.config.name);
     Rejection::new(Reason::ConnectFailed).with_detail(detail)
+}
+
+/// The request is handed back with the refusal, to be sent to another endpoint: whoever picked this one did so before
+/// its last connection was lost.
+pub(super) fn handed_back(rejection: Rejection, request: Request<Body>) -> AttemptError {
+    let untouched = (rejection.reason() == Reason::ConnectFailed).then_some(Untouched::NeverSent);
+    AttemptError { rejection, untouched, request: Some(Box::new(request)) }
 }
 
 /// The request got no response.
