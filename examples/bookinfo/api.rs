@@ -51,6 +51,12 @@ pub(crate) struct Details {
 }
 
 #[allow(unused_qualifications, unreachable_pub, private_interfaces, missing_docs, reason = "generated")]
+#[allow(
+    clippy::allow_attributes_without_reason,
+    clippy::needless_pass_by_value,
+    clippy::use_self,
+    reason = "generated"
+)]
 pub(crate) mod rpc {
     include!(concat!(env!("OUT_DIR"), "/demo.Reviews.rs"));
     include!(concat!(env!("OUT_DIR"), "/demo.Ratings.rs"));

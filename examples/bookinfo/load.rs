@@ -138,6 +138,7 @@ impl Browser {
             None => {
                 let io = hyper_util::rt::TokioIo::new(TcpStream::connect(self.at).await?);
                 let (sender, connection) = http1::handshake(io).await?;
+                #[expect(clippy::disallowed_methods, reason = "the connection ends with its sender")]
                 tokio::task::spawn(connection);
                 sender
             }

@@ -10,7 +10,11 @@ use tokio::net::TcpListener;
 use tower::ServiceExt as _;
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "an example talks to a person")]
+#[expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "an example talks to a person and has one task"
+)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mesh = Mesh::from_static_file(concat!(env!("CARGO_MANIFEST_DIR"), "/hello.yaml")).await?;
 

@@ -19,7 +19,11 @@ impl Greeter for Polite {
 }
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "an example talks to a person")]
+#[expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "an example talks to a person and has one task"
+)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mesh = Mesh::from_static_file(concat!(env!("CARGO_MANIFEST_DIR"), "/hello.yaml")).await?;
 
@@ -52,6 +56,12 @@ mod api {
 }
 
 #[allow(unused_qualifications, unreachable_pub, private_interfaces, missing_docs, reason = "generated")]
+#[allow(
+    clippy::allow_attributes_without_reason,
+    clippy::needless_pass_by_value,
+    clippy::use_self,
+    reason = "generated"
+)]
 mod rpc {
     include!(concat!(env!("OUT_DIR"), "/demo.Greeter.rs"));
 }

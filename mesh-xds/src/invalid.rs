@@ -133,7 +133,7 @@ pub struct Unapplied {
 /// Where validation is, as a linked list on the stack.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
-    parent: Option<&'a Place<'a>>,
+    parent: Option<&'a Self>,
     step: Step<'a>,
     notes: &'a RefCell<Unapplied>,
 }

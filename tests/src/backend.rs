@@ -123,7 +123,6 @@ impl App {
     }
 
     /// The application as an axum router: gRPC on its paths, HTTP echo everywhere else.
-    #[must_use]
     pub fn router(&self) -> Router {
         Router::new()
             .route_service(UNARY, GrpcMethods(self.clone()))

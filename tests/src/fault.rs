@@ -216,7 +216,8 @@ impl Session {
                 PING if frame.flags & ACK == 0 => self.write(PING, ACK, 0, &frame.payload).await?,
                 GOAWAY => return Ok(()),
                 HEADERS if !self.gone_away => {
-                    if !self.open(frame.stream).await? {
+                    let opened = self.open(frame.stream).await?;
+                    if !opened {
                         reset(&self.socket);
                         return Ok(());
                     }

@@ -155,7 +155,6 @@ impl Fleet {
     ///
     /// # Panics
     /// Outside a runtime.
-    #[must_use]
     pub fn mesh_builder(&self, node: &str) -> MeshBuilder {
         MeshBuilder::from_bootstrap(self.bootstrap(node)).expect("within a runtime")
     }

@@ -48,7 +48,7 @@ async fn two_hundred_mebibytes_up_and_down_hold_two_at_most() {
         let message = EchoRequest { payload: payload.clone(), ..EchoRequest::say("up") };
         let source = futures_util::stream::iter((0..chunks).map(move |_| {
             // The previous sample was taken by nobody if the channel is full; the next one will do.
-            drop(sample.try_send(held()));
+            let _ = sample.try_send(held());
             message.clone()
         }));
         let uploading = client.upload(source);

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "a test owns the tasks of its runtime")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 

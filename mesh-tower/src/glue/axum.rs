@@ -29,7 +29,7 @@ impl Listener for MeshListener {
     async fn accept(&mut self) -> (MeshIo, SocketAddr) {
         match poll_fn(|cx| self.poll_connection(cx)).await {
             Some(io) => {
-                let remote = io.peer().remote.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+                let remote = io.peer().remote.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
                 (io, remote)
             }
             None => pending().await,

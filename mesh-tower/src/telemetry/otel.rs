@@ -186,6 +186,7 @@ fn from_otel(context: &SpanContext) -> TraceIds {
 mod tests {
     use mesh_core::config::units::PerMillion;
     use mesh_core::rng::Xoshiro;
+    use opentelemetry::trace::Span as _;
     use opentelemetry_sdk::trace::InMemorySpanExporter;
 
     use super::*;
@@ -233,6 +234,3 @@ mod tests {
         assert_eq!(spans[0].span_context.trace_id(), wanted.trace_id());
     }
 }
-
-#[cfg(test)]
-use opentelemetry::trace::Span as _;

@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn the_parents_decision_is_kept_either_way() {
         let count = Arc::new(AtomicUsize::new(0));
-        let tracing = Tracing::new(PerMillion::ALL, Some(Arc::new(Recorder(count.clone()))));
+        let tracing = Tracing::new(PerMillion::ALL, Some(Arc::new(Recorder(count))));
         let mut rng = Xoshiro::seeded(5);
         let unsampled = TraceContext::root(false, &mut rng);
         assert!(!tracing.start(start(Some(&unsampled)), &mut rng).is_recorded());

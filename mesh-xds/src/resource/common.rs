@@ -91,10 +91,10 @@ pub(super) fn fraction(pb: FractionalPercent, at: &Place<'_>) -> Result<PerMilli
 }
 
 /// `RuntimeFractionalPercent`: its default, since there is no runtime that could override it.
-pub(super) fn runtime_fraction(pb: RuntimeFractionalPercent, at: &Place<'_>) -> Result<PerMillion, Invalid> {
+pub(super) fn runtime_fraction(pb: &RuntimeFractionalPercent, at: &Place<'_>) -> Result<PerMillion, Invalid> {
     let RuntimeFractionalPercent { default_value, runtime_key: _ } = pb;
     let at = at.at("default_value");
-    fraction(at.required(default_value)?, &at)
+    fraction(at.required(*default_value)?, &at)
 }
 
 /// `Percent`, checked to be a number within 0..=100.

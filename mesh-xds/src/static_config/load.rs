@@ -107,13 +107,13 @@ impl Loaded {
         if self.resources.contains_key(&(kind, name.clone())) {
             return Err(FileProblem::Duplicate { place, kind, name });
         }
-        if let Checked::Listener(listener) = &accepted.resource {
-            if let ListenerConfig::Server(server) = &**listener {
-                if self.addresses.contains_key(&server.address) {
-                    return Err(FileProblem::Address { place, address: server.address });
-                }
-                self.addresses.insert(server.address, name.clone());
+        if let Checked::Listener(listener) = &accepted.resource
+            && let ListenerConfig::Server(server) = &**listener
+        {
+            if self.addresses.contains_key(&server.address) {
+                return Err(FileProblem::Address { place, address: server.address });
             }
+            self.addresses.insert(server.address, name.clone());
         }
         self.resources.insert((kind, name), accepted);
         Ok(())

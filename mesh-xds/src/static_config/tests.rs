@@ -132,7 +132,7 @@ fn a_bad_text_is_refused_whole_with_every_field_that_is_wrong() {
     assert!(Arc::ptr_eq(&before, &ready(&shop)));
     let unnamed = refusal("static_resources: {clusters: [{}]}");
     assert_eq!(unnamed, "static_resources.clusters[0].name: must not be empty");
-    let many = vec!["{}"; 10].join(", ");
+    let many = ["{}"; 10].join(", ");
     assert!(refusal(&format!("static_resources: {{clusters: [{many}]}}")).ends_with("; and 2 more"));
 }
 

@@ -119,7 +119,7 @@ impl Metrics {
 impl EventSink for Metrics {
     fn record(&self, event: &RequestEvent<'_>) {
         let key = LabelKey::of(event);
-        let hash = self.hasher.hash_one(&key);
+        let hash = self.hasher.hash_one(key);
         match find(&self.series.load(), hash, &key) {
             Some(entry) => entry.1.record(event),
             None => self.add(hash, &key, event),

@@ -1,5 +1,7 @@
 //! Our listener and layer under tonic's and axum's own servers.
 
+#![expect(clippy::disallowed_methods, reason = "a test owns the tasks of its runtime")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -208,16 +208,10 @@ fn dns(pb: ClusterLoadAssignment, at: &Place<'_>) -> Result<Discovery, Invalid> 
     at.unapplied_if(fields![named_endpoints, policy]);
     let at = at.at("endpoints");
     let one = Reason::Rule("a DNS cluster has exactly one locality with one endpoint");
-    let locality = match <[_; 1]>::try_from(endpoints) {
-        Ok([locality]) => locality,
-        Err(_) => return at.fail(one),
-    };
+    let Ok([locality]) = <[_; 1]>::try_from(endpoints) else { return at.fail(one) };
     let at = at.index(0);
     let at = at.at("lb_endpoints");
-    let endpoint = match <[_; 1]>::try_from(locality.lb_endpoints) {
-        Ok([endpoint]) => endpoint,
-        Err(_) => return at.fail(one),
-    };
+    let Ok([endpoint]) = <[_; 1]>::try_from(locality.lb_endpoints) else { return at.fail(one) };
     let at = at.index(0);
     let at = at.at("endpoint");
     let Some(HostIdentifier::Endpoint(Endpoint { address, .. })) = endpoint.host_identifier else {

@@ -247,7 +247,7 @@ fn route_match(pb: PbRouteMatch, at: &Place<'_>) -> Result<Option<RouteMatch>, I
             return at.at("path_match_policy").fail(Reason::Unsupported);
         }
     };
-    let fraction = runtime_fraction.map(|pb| common::runtime_fraction(pb, &at.at("runtime_fraction")));
+    let fraction = runtime_fraction.map(|pb| common::runtime_fraction(&pb, &at.at("runtime_fraction")));
     let query_at = at.at("query_parameters");
     let query =
         query_parameters.into_iter().enumerate().map(|(i, pb)| matcher::query(pb, &query_at.index(i)));

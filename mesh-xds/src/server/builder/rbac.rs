@@ -153,6 +153,7 @@ impl Principal {
 
     /// Everybody else.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "named after the rule of RBAC, not the operator")]
     pub fn not(self) -> Self {
         Self { id: Identifier::NotId(Box::new(self.into_message())) }
     }
@@ -227,6 +228,7 @@ impl Permission {
 
     /// Everything else.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "named after the rule of RBAC, not the operator")]
     pub fn not(self) -> Self {
         Self { rule: Rule::NotRule(Box::new(self.into_message())) }
     }

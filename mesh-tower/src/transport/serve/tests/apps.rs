@@ -1,5 +1,7 @@
 //! What can be served, and what an application and a sink of events get to see.
 
+#![expect(clippy::disallowed_methods, reason = "a test owns the tasks of its runtime")]
+
 use std::convert::Infallible;
 use std::future::ready;
 

@@ -1,5 +1,7 @@
 //! Shutdown: say it, wait, force.
 
+#![expect(clippy::disallowed_methods, reason = "a test owns the tasks of its runtime")]
+
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;

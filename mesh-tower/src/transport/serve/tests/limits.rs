@@ -1,5 +1,7 @@
 //! Timeouts and limits. Real sockets, so the clock is real: every limit is short, and only its passing is asserted.
 
+#![expect(clippy::disallowed_methods, reason = "a test owns the tasks of its runtime")]
+
 use std::time::Duration;
 
 use http::StatusCode;
@@ -77,8 +79,7 @@ async fn an_idle_connection_is_sent_away_and_a_busy_one_is_not() {
 
 #[tokio::test]
 async fn a_connection_above_the_limit_is_closed_and_one_below_it_is_served() {
-    let mut limits = ServerLimits::default();
-    limits.connections = 1;
+    let limits = ServerLimits { connections: 1, ..ServerLimits::default() };
     let (world, address, _running) = limited(limits, chain("all", vec![]), hello()).await;
     let mut first = http2(address).await;
     assert!(first.send_request(get("/hello")).await.is_ok());
@@ -97,8 +98,7 @@ async fn a_connection_above_the_limit_is_closed_and_one_below_it_is_served() {
 #[tokio::test]
 async fn a_request_above_the_limit_is_refused_with_a_reason() {
     let gate = Arc::new(Notify::new());
-    let mut limits = ServerLimits::default();
-    limits.requests = 1;
+    let limits = ServerLimits { requests: 1, ..ServerLimits::default() };
     let (world, address, _running) = limited(limits, chain("all", vec![]), gated(&gate)).await;
     let mut client = http2(address).await;
     let (mut other, waiting) =

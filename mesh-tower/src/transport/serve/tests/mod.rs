@@ -1,5 +1,7 @@
 //! Real sockets on loopback; configuration from code.
 
+#![expect(clippy::disallowed_methods, reason = "a test owns the tasks of its runtime")]
+
 mod apps;
 mod drain;
 mod limits;

@@ -1,5 +1,7 @@
 //! Who may talk: mutual TLS, identities, RBAC.
 
+#![expect(clippy::disallowed_methods, reason = "a test owns the tasks of its runtime")]
+
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
@@ -56,7 +58,8 @@ async fn as_whom(ca: &Ca, id: &str, address: SocketAddr) -> Result<H2, TlsError>
 }
 
 fn who() -> Router {
-    let who = |peer: Peer| async move { peer.spiffe().map_or("nobody".to_owned(), ToString::to_string) };
+    let who =
+        |peer: Peer| async move { peer.spiffe().map_or_else(|| "nobody".to_owned(), ToString::to_string) };
     Router::new().route("/who", route_get(who))
 }
 

@@ -1,5 +1,7 @@
 //! What a change of configuration does to connections, old and new.
 
+#![expect(clippy::disallowed_methods, reason = "a test owns the tasks of its runtime")]
+
 use std::time::Duration;
 
 use http::StatusCode;

@@ -162,7 +162,7 @@ fn permission(pb: PbPermission, layer: Layer, at: &Place<'_>) -> Result<Permissi
         Rule::DestinationPortRange(pb) => {
             Permission::DestinationPortRange(port_range(pb, &at.at("destination_port_range"))?)
         }
-        Rule::Metadata(pb) => Permission::Metadata { invert: inverted(pb) },
+        Rule::Metadata(pb) => Permission::Metadata { invert: inverted(&pb) },
         Rule::SourcedMetadata(pb) => {
             Permission::Metadata { invert: sourced(pb, &at.at("sourced_metadata"))? }
         }
@@ -209,7 +209,7 @@ fn principal(pb: PbPrincipal, layer: Layer, at: &Place<'_>) -> Result<Principal,
             requests_only(layer, &at)?;
             Principal::UrlPath(matcher::path(pb, &at)?)
         }
-        Identifier::Metadata(pb) => Principal::Metadata { invert: inverted(pb) },
+        Identifier::Metadata(pb) => Principal::Metadata { invert: inverted(&pb) },
         Identifier::SourcedMetadata(pb) => {
             Principal::Metadata { invert: sourced(pb, &at.at("sourced_metadata"))? }
         }
@@ -251,9 +251,9 @@ fn port_range(pb: Int32Range, at: &Place<'_>) -> Result<std::ops::Range<u32>, In
 }
 
 /// There is no dynamic metadata, so the value never matches, and only the inversion counts.
-fn inverted(pb: MetadataMatcher) -> bool {
+fn inverted(pb: &MetadataMatcher) -> bool {
     let MetadataMatcher { filter: _, path: _, value: _, invert } = pb;
-    invert
+    *invert
 }
 
 fn sourced(pb: SourcedMetadata, at: &Place<'_>) -> Result<bool, Invalid> {
@@ -261,7 +261,7 @@ fn sourced(pb: SourcedMetadata, at: &Place<'_>) -> Result<bool, Invalid> {
     if metadata_source != MetadataSource::Dynamic as i32 {
         return at.at("metadata_source").fail(Reason::Unsupported);
     }
-    Ok(inverted(at.at("metadata_matcher").required(metadata_matcher)?))
+    Ok(inverted(&at.at("metadata_matcher").required(metadata_matcher)?))
 }
 
 #[cfg(test)]
