@@ -178,7 +178,7 @@ impl Key for Arc<str> {
 
     fn assemble(&self, state: &State, published: Option<&ClientSnapshot>) -> Assembled<ClientSnapshot> {
         let bare = self.strip_prefix("xds:///").or_else(|| self.strip_prefix("xds:")).unwrap_or(self);
-        let name: Name = bare.into();
+        let name: Self = bare.into();
         if !state.known.contains(&(Kind::Listener, name.clone())) {
             return Assembled::Failed(state.missing(Kind::Listener, bare));
         }
