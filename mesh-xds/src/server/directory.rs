@@ -31,7 +31,7 @@ pub struct Directory {
     path: PathBuf,
     control: ControlPlane,
     files: BTreeMap<PathBuf, File>,
-    published: BTreeSet<(Kind, Arc<str>)>,
+    published: BTreeSet<Key>,
     errors: watch::Sender<Vec<Arc<FileError>>>,
 }
 
@@ -86,6 +86,9 @@ pub enum FileProblem {
         other: PathBuf,
     },
 }
+
+/// What names a resource.
+type Key = (Kind, Arc<str>);
 
 #[derive(Debug, Default)]
 struct File {
@@ -170,7 +173,7 @@ impl Directory {
     }
 
     fn publish(&mut self, errors: &mut Vec<Arc<FileError>>) {
-        let mut owners: BTreeMap<(Kind, Arc<str>), &Path> = BTreeMap::new();
+        let mut owners: BTreeMap<Key, &Path> = BTreeMap::new();
         let mut accepted: Vec<Resource> = Vec::new();
         for (path, file) in &self.files {
             let taken = file.good.iter().find_map(|resource| {
@@ -266,7 +269,7 @@ fn resources(path: &Path, content: &[u8]) -> Result<Vec<Resource>, FileProblem> 
     Ok(resources)
 }
 
-fn key(resource: &Resource) -> (Kind, Arc<str>) {
+fn key(resource: &Resource) -> Key {
     (resource.kind(), Arc::clone(resource.name()))
 }
 

@@ -153,8 +153,7 @@ impl Principal {
 
     /// Everybody else.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "named after the rule of RBAC, not the operator")]
-    pub fn not(self) -> Self {
+    pub fn negated(self) -> Self {
         Self { id: Identifier::NotId(Box::new(self.into_message())) }
     }
 
@@ -228,8 +227,7 @@ impl Permission {
 
     /// Everything else.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "named after the rule of RBAC, not the operator")]
-    pub fn not(self) -> Self {
+    pub fn negated(self) -> Self {
         Self { rule: Rule::NotRule(Box::new(self.into_message())) }
     }
 
