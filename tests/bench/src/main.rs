@@ -11,6 +11,7 @@ mod control_plane;
 mod echo;
 mod icount;
 mod mark;
+mod micro;
 mod peers;
 mod report;
 mod resources;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use crate::peers::Site;
 use crate::report::Report;
-use crate::rows::{Context, ratio, unary};
+use crate::rows::{Context, decisions, ratio, unary};
 
 /// Failures end the run with their text.
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -84,6 +85,7 @@ fn dispatch(args: &[String]) -> Result<bool> {
             let site = Site { server: server.parse()?, certs: PathBuf::from(certs), xds: xds.parse()? };
             role::client(kind.parse()?, &site)?;
         }
+        ["micro", family, how] => micro::role(family.parse()?, how.parse()?)?,
         ["control-plane", server] => control_plane::serve(server.parse()?)?,
         _ => return drive(&args.iter().map(ToString::to_string).collect::<Vec<_>>()),
     }
@@ -95,6 +97,8 @@ fn drive(args: &[String]) -> Result<bool> {
     let cx = Context::new(options.quick, options.profiles)?;
     let mut report = Report::new(options.quick)?;
     unary::measure(&cx, &mut report)?;
+    decisions::routes(&cx, &mut report)?;
+    decisions::picks(&mut report)?;
     ratio::measure(&cx, &mut report)?;
     let holds = report.finish(options.json.as_deref())?;
     Ok(holds || !options.check)

@@ -1,5 +1,6 @@
 //! The scenarios, one file each. Each prints its section, puts its data and checks its bounds.
 
+pub(crate) mod decisions;
 pub(crate) mod ratio;
 pub(crate) mod unary;
 
