@@ -7,7 +7,6 @@
 mod alloc;
 mod certs;
 mod child;
-mod control_plane;
 mod echo;
 mod icount;
 mod mark;
@@ -86,7 +85,7 @@ fn dispatch(args: &[String]) -> Result<bool> {
             role::client(kind.parse()?, &site)?;
         }
         ["micro", family, how] => micro::role(family.parse()?, how.parse()?)?,
-        ["control-plane", server] => control_plane::serve(server.parse()?)?,
+        ["control-plane", server] => resources::control_plane(server.parse()?)?,
         _ => return drive(&args.iter().map(ToString::to_string).collect::<Vec<_>>()),
     }
     Ok(true)

@@ -1,126 +1,86 @@
-//! The configuration of the xDS peers, one text for all of them: several virtual hosts and routes, a retry policy,
-//! circuit breakers, mTLS with a SAN match, one endpoint (one connection, as every other peer has).
+//! The configuration of the xDS peers, one for all of them: several virtual hosts and routes, a retry policy, circuit
+//! breakers, mTLS with a SAN match, one endpoint (one connection, as every other peer has); and the server's listener.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use mesh_xds::server::{
+    Cluster, ControlPlane, DownstreamTls, Endpoints, Lb, Listener, Permission, Policy, Principal, Rbac,
+    Resources, Retry, Route, RouteConfig, UpstreamTls, VirtualHost,
+};
 
-use crate::certs::SERVER_ID;
+use crate::Result;
+use crate::certs::{CLIENT_ID, SERVER_ID, SERVER_NAME};
+use crate::echo::SERVICE;
+use crate::role::{Listening, end_with_driver, listen, runtime, say};
 
-/// Node id in bootstraps and control plane.
-pub(crate) const NODE: &str = "bench-client";
+/// Node id in bootstraps.
+pub(crate) const NODE: &str = "bench";
 /// Certificate-provider instance name in bootstraps and contexts.
 pub(crate) const PROVIDER: &str = "bench";
 /// What the channel asks for.
 pub(crate) const TARGET: &str = "xds:///echo.bench.svc:443";
 
-const LISTENER: &str = "echo.bench.svc:443";
+const NAME: &str = "echo.bench.svc:443";
+const ROUTES: &str = "echo-routes";
 const CLUSTER: &str = "echo";
+/// Virtual hosts and routes that the calls do not match.
 const DECOYS: usize = 8;
 
-/// Listener, cluster and endpoints of the client's target.
-pub(crate) fn client(server: SocketAddr) -> Vec<Value> {
-    vec![listener(), cluster(), endpoints(server)]
-}
-
-fn listener() -> Value {
-    json!({
-        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
-        "name": LISTENER,
-        "api_listener": {"api_listener": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "bench",
-            "route_config": {"name": "bench", "virtual_hosts": virtual_hosts()},
-            "http_filters": [router()],
-        }},
+/// The role: serves the configuration of one echo server until the driver closes the standard input.
+pub(crate) fn control_plane(echo: SocketAddr) -> Result<()> {
+    end_with_driver();
+    let control = ControlPlane::new();
+    control.set(client(echo));
+    control.set(server(echo));
+    runtime()?.block_on(async {
+        let (listener, port) = listen().await?;
+        say(&Listening { port })?;
+        control.serve(listener, std::future::pending()).await?;
+        Ok(())
     })
 }
 
-/// The router filter, last in every chain.
-pub(crate) fn router() -> Value {
-    json!({
-        "name": "envoy.filters.http.router",
-        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
-    })
+fn client(echo: SocketAddr) -> impl Resources {
+    let cluster = Cluster::eds(CLUSTER)
+        .http2()
+        .lb(Lb::RoundRobin)
+        .max_connections(64)
+        .max_pending_requests(1024)
+        .max_requests(1024)
+        .max_retries(16)
+        .tls(UpstreamTls::mutual(PROVIDER).sni(SERVER_NAME).san(SERVER_ID))
+        .endpoints(Endpoints::of([echo]));
+    (Listener::client(NAME).rds(ROUTES), routes(), cluster)
 }
 
-fn virtual_hosts() -> Vec<Value> {
-    let mut hosts: Vec<_> = (0..DECOYS)
-        .map(|n| {
-            json!({
-                "name": format!("other-{n}"),
-                "domains": [format!("other-{n}.bench.svc"), format!("other-{n}.bench.svc:443")],
-                "routes": [route(&format!("/other.v{n}.Service/"))],
-            })
-        })
-        .collect();
-    let mut routes: Vec<_> = (0..DECOYS).map(|n| route(&format!("/bench.v1.Other{n}/"))).collect();
-    routes.push(route("/bench.v1.Echo/"));
-    routes.push(route("/"));
-    hosts.push(json!({"name": "echo", "domains": [LISTENER, "echo.bench.svc", "*"], "routes": routes}));
-    hosts
+fn routes() -> RouteConfig {
+    let mut config = RouteConfig::new(ROUTES);
+    for n in 0..DECOYS {
+        let name = format!("other-{n}.bench.svc");
+        let host = VirtualHost::new([name.clone(), format!("{name}:443")]);
+        config = config.host(host.route(route(format!("/other.v{n}.Service/"))));
+    }
+    let mut host = VirtualHost::new([NAME, "echo.bench.svc", "*"]);
+    for n in 0..DECOYS {
+        host = host.route(route(format!("/bench.v1.Other{n}/")));
+    }
+    config.host(host.route(route(format!("/{SERVICE}/"))).route(route("/".to_owned())))
 }
 
-fn route(prefix: &str) -> Value {
-    json!({
-        "match": {"prefix": prefix},
-        "route": {
-            "cluster": CLUSTER,
-            "retry_policy": {
-                "retry_on": "unavailable,resource-exhausted,cancelled",
-                "num_retries": 3,
-                "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
-            },
-        },
-    })
+fn route(prefix: String) -> Route {
+    let retry = Retry::on("unavailable,resource-exhausted,cancelled")
+        .times(3)
+        .back_off(Duration::from_millis(25), Duration::from_millis(250));
+    Route::prefix(prefix).cluster(CLUSTER).retry(retry)
 }
 
-fn cluster() -> Value {
-    json!({
-        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-        "name": CLUSTER,
-        "type": "EDS",
-        "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}},
-        "lb_policy": "ROUND_ROBIN",
-        "circuit_breakers": {"thresholds": [{
-            "max_connections": 64, "max_pending_requests": 1024, "max_requests": 1024, "max_retries": 16,
-        }]},
-        "transport_socket": {
-            "name": "envoy.transport_sockets.tls",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                "sni": "localhost",
-                "common_tls_context": common_tls(SERVER_ID),
-            },
-        },
-    })
-}
-
-fn endpoints(server: SocketAddr) -> Value {
-    json!({
-        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-        "cluster_name": CLUSTER,
-        "endpoints": [{
-            "locality": {"region": "here", "zone": "a"},
-            "load_balancing_weight": 1,
-            "lb_endpoints": [{
-                "endpoint": {"address": {"socket_address": {
-                    "address": server.ip().to_string(), "port_value": server.port(),
-                }}},
-                "health_status": "HEALTHY",
-                "load_balancing_weight": 1,
-            }],
-        }],
-    })
-}
-
-fn common_tls(peer: &str) -> Value {
-    json!({
-        "alpn_protocols": ["h2"],
-        "tls_certificate_provider_instance": {"instance_name": PROVIDER},
-        "validation_context": {
-            "ca_certificate_provider_instance": {"instance_name": PROVIDER},
-            "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": peer}}],
-        },
-    })
+fn server(echo: SocketAddr) -> impl Resources {
+    let policy = Policy::new()
+        .principal(Principal::spiffe(CLIENT_ID))
+        .permission(Permission::path_prefix(format!("/{SERVICE}/")));
+    Listener::server(echo)
+        .tls(DownstreamTls::mutual(PROVIDER))
+        .rbac(Rbac::allow().policy("clients", policy))
+        .routes(RouteConfig::non_forwarding("inbound"))
 }

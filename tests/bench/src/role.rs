@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -67,6 +68,20 @@ pub(crate) fn say<T: Serialize>(line: &T) -> Result<()> {
     Ok(())
 }
 
+/// Reads one JSON line.
+pub(crate) fn hear<T: DeserializeOwned>() -> Result<T> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// A listener on a free port of loopback.
+pub(crate) async fn listen() -> Result<(TcpListener, u16)> {
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
+}
+
 /// The one kind of runtime in all roles: a single thread, so that counts are of the path and not of its scheduling.
 pub(crate) fn runtime() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
@@ -85,12 +100,13 @@ pub(crate) fn client(kind: ClientKind, site: &Site) -> Result<()> {
 
 /// Runs a server until the driver closes its standard input.
 pub(crate) fn server(kind: ServerKind, certs: &Path, marks: Vec<u64>) -> Result<()> {
-    end_with_driver();
     runtime()?.block_on(async {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let port = listener.local_addr()?.port();
-        let echo = CountingEcho::new(marks);
+        let (listener, port) = listen().await?;
         say(&Listening { port })?;
+        // The control plane has to know the port before it can say anything about this server.
+        let _xds: SocketAddr = hear()?;
+        end_with_driver();
+        let echo = CountingEcho::new(marks);
         match kind {
             ServerKind::Tonic => peers::tonic::serve(listener, certs, echo).await,
         }

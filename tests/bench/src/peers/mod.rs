@@ -49,7 +49,7 @@ pub(crate) enum ClientKind {
 
 impl ClientKind {
     /// Every client, floor first.
-    pub(crate) const ALL: [Self; 3] = [Self::Hyper, Self::H2, Self::Tonic];
+    pub(crate) const ALL: [Self; 4] = [Self::Hyper, Self::H2, Self::Tonic, Self::TonicXds];
 
     /// The key in the JSON and on the command line.
     pub(crate) fn key(self) -> &'static str {

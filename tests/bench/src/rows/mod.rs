@@ -63,9 +63,10 @@ impl Context {
         let certs = self.dir.path().display().to_string();
         let marks: Vec<_> = marks.iter().map(u64::to_string).collect();
         let args = ["server".to_owned(), kind.key().to_owned(), certs.clone(), marks.join(",")];
-        let echo = ServerChild::spawn(wrap, &args)?;
+        let mut echo = ServerChild::spawn(wrap, &args)?;
         let control_plane =
             ServerChild::spawn(&Wrap::Native, &["control-plane".to_owned(), echo.address.to_string()])?;
+        echo.child.tell(&control_plane.address)?;
         Ok(Site { echo, control_plane, certs })
     }
 }
