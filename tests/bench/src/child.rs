@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Result;
+use crate::peers::Evidence;
 use crate::role::{Listening, Order, Ran};
 
 /// How long a child may be silent; a phase under callgrind is the longest.
@@ -132,7 +133,13 @@ impl ClientChild {
 
     /// Lets it make calls.
     pub(crate) fn run(&mut self, calls: u64, outstanding: u64) -> Result<Ran> {
-        self.0.tell(&Order { calls, outstanding })?;
+        self.0.tell(&Order::Run { calls, outstanding })?;
+        self.0.hear()
+    }
+
+    /// Lets it prove that its features are on.
+    pub(crate) fn prove(&mut self) -> Result<Evidence> {
+        self.0.tell(&Order::Prove)?;
         self.0.hear()
     }
 }

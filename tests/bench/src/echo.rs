@@ -20,6 +20,8 @@ use tonic_prost::ProstCodec;
 pub(crate) const PATH: &str = "/bench.v1.Echo/Unary";
 /// Full service name.
 pub(crate) const SERVICE: &str = "bench.v1.Echo";
+/// The server fails calls that carry this header, and says how many it has failed.
+pub(crate) const REFUSE: &str = "x-refuse";
 /// Size of the payload that goes up and comes back.
 pub(crate) const PAYLOAD: usize = 1024;
 

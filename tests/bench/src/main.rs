@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use crate::peers::Site;
 use crate::report::Report;
-use crate::rows::{Context, decisions, ratio, unary};
+use crate::rows::{Context, decisions, ratio, stack, unary};
 
 /// Failures end the run with their text.
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -96,6 +96,7 @@ fn drive(args: &[String]) -> Result<bool> {
     let cx = Context::new(options.quick, options.profiles)?;
     let mut report = Report::new(options.quick)?;
     unary::measure(&cx, &mut report)?;
+    stack::measure(&cx, &mut report)?;
     decisions::routes(&cx, &mut report)?;
     decisions::picks(&mut report)?;
     ratio::measure(&cx, &mut report)?;

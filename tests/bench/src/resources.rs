@@ -20,10 +20,16 @@ pub(crate) const NODE: &str = "bench";
 pub(crate) const PROVIDER: &str = "bench";
 /// What the channel asks for.
 pub(crate) const TARGET: &str = "xds:///echo.bench.svc:443";
+/// A target whose cluster admits no request.
+pub(crate) const CLOSED_TARGET: &str = "xds:///closed.bench.svc:443";
+/// How a server asks for its listener.
+pub(crate) const SERVER_TEMPLATE: &str = "grpc/server?xds.resource.listening_address=%s";
 
 const NAME: &str = "echo.bench.svc:443";
 const ROUTES: &str = "echo-routes";
 const CLUSTER: &str = "echo";
+/// Retries that the policy of every route allows.
+pub(crate) const RETRIES: u32 = 3;
 /// Virtual hosts and routes that the calls do not match.
 const DECOYS: usize = 8;
 
@@ -33,6 +39,10 @@ pub(crate) fn control_plane(echo: SocketAddr) -> Result<()> {
     let control = ControlPlane::new();
     control.set(client(echo));
     control.set(server(echo));
+    control.set((
+        Listener::client("closed.bench.svc:443").routes(RouteConfig::to("closed", "closed")),
+        Cluster::eds("closed").http2().max_requests(0).endpoints(Endpoints::of([echo])),
+    ));
     runtime()?.block_on(async {
         let (listener, port) = listen().await?;
         say(&Listening { port })?;
@@ -70,7 +80,7 @@ fn routes() -> RouteConfig {
 
 fn route(prefix: String) -> Route {
     let retry = Retry::on("unavailable,resource-exhausted,cancelled")
-        .times(3)
+        .times(RETRIES)
         .back_off(Duration::from_millis(25), Duration::from_millis(250));
     Route::prefix(prefix).cluster(CLUSTER).retry(retry)
 }

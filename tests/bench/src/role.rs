@@ -13,26 +13,31 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
 use crate::Result;
 use crate::alloc::Allocated;
-use crate::echo::{Echo, EchoMessage};
+use crate::echo::{Echo, EchoMessage, REFUSE};
 use crate::mark::{Spent, phase_mark};
 use crate::peers::h2::H2Caller;
 use crate::peers::hyper::HyperCaller;
-use crate::peers::{self, Caller, ClientKind, ServerKind, Site};
+use crate::peers::{self, Caller, ClientKind, Evidence, ServerKind, Site};
 
 /// One line from the driver to a client.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Order {
-    /// How many calls to make.
-    pub(crate) calls: u64,
-    /// How many of them at a time.
-    pub(crate) outstanding: u64,
+pub(crate) enum Order {
+    /// Make calls; the answer is [`Ran`].
+    Run {
+        /// How many.
+        calls: u64,
+        /// How many of them at a time.
+        outstanding: u64,
+    },
+    /// Prove that the features are on; the answer is [`Evidence`].
+    Prove,
 }
 
-/// A client's answer to an [`Order`].
+/// A client's answer to [`Order::Run`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Ran {
     /// Calls made, each of them answered with OK and the payload.
@@ -52,11 +57,13 @@ pub(crate) struct Listening {
     pub(crate) port: u16,
 }
 
-/// A server's last line: its allocations when it had served each of the asked-for numbers of calls.
+/// A server's last line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Served {
-    /// In the order of the marks.
+    /// Its allocations when it had served each of the asked-for numbers of calls, in the order of the marks.
     pub(crate) at: Vec<Allocated>,
+    /// What it can prove of itself.
+    pub(crate) evidence: Evidence,
 }
 
 /// Prints one JSON line.
@@ -94,6 +101,7 @@ pub(crate) fn client(kind: ClientKind, site: &Site) -> Result<()> {
         ClientKind::Hyper => obey(&runtime, runtime.block_on(HyperCaller::connect(site))?),
         ClientKind::H2 => obey(&runtime, runtime.block_on(H2Caller::connect(site))?),
         ClientKind::Tonic => obey(&runtime, runtime.block_on(peers::tonic::connect(site))?),
+        ClientKind::Mesh => obey(&runtime, runtime.block_on(peers::mesh::connect(site))?),
         ClientKind::TonicXds => obey(&runtime, runtime.block_on(peers::tonic_xds::connect(site))?),
     }
 }
@@ -104,11 +112,12 @@ pub(crate) fn server(kind: ServerKind, certs: &Path, marks: Vec<u64>) -> Result<
         let (listener, port) = listen().await?;
         say(&Listening { port })?;
         // The control plane has to know the port before it can say anything about this server.
-        let _xds: SocketAddr = hear()?;
+        let xds: SocketAddr = hear()?;
         end_with_driver();
         let echo = CountingEcho::new(marks);
         match kind {
             ServerKind::Tonic => peers::tonic::serve(listener, certs, echo).await,
+            ServerKind::Mesh => peers::mesh::serve(listener, certs, xds, echo).await,
         }
     })
 }
@@ -129,14 +138,15 @@ fn obey<C: Caller>(runtime: &Runtime, mut caller: C) -> Result<()> {
     runtime.block_on(caller.call())?;
     say(&"ready")?;
     for line in std::io::stdin().lock().lines() {
-        let order: Order = serde_json::from_str(&line?)?;
-        say(&run(runtime, &caller, order)?)?;
+        match serde_json::from_str(&line?)? {
+            Order::Run { calls, outstanding } => say(&run(runtime, &caller, calls, outstanding)?)?,
+            Order::Prove => say(&runtime.block_on(caller.evidence())?)?,
+        }
     }
     Ok(())
 }
 
-fn run<C: Caller>(runtime: &Runtime, caller: &C, order: Order) -> Result<Ran> {
-    let Order { calls, outstanding } = order;
+fn run<C: Caller>(runtime: &Runtime, caller: &C, calls: u64, outstanding: u64) -> Result<Ran> {
     let mut single = caller.clone();
     let start = Instant::now();
     let before = Spent::open()?;
@@ -174,27 +184,40 @@ async fn repeat<C: Caller>(caller: &mut C, calls: u64) -> Result<()> {
     Ok(())
 }
 
+/// Reads evidence from the inside of a server; a request's extensions say who called.
+type Prove = Box<dyn Fn(&Extensions) -> Evidence + Send + Sync>;
+
 /// Echoes, and passes a mark when it has served each of the given numbers of calls.
-#[derive(Debug)]
 pub(crate) struct CountingEcho {
     served: AtomicU64,
+    refused: AtomicU64,
     marks: Vec<u64>,
     passed: Mutex<Vec<Allocated>>,
+    prove: Prove,
 }
 
 impl CountingEcho {
     /// Marks in ascending order.
     pub(crate) fn new(marks: Vec<u64>) -> Self {
         let passed = Mutex::new(Vec::with_capacity(marks.len()));
-        Self { served: AtomicU64::new(0), marks, passed }
+        let prove = Box::new(|_: &Extensions| Evidence::default());
+        Self { served: AtomicU64::new(0), refused: AtomicU64::new(0), marks, passed, prove }
     }
 
-    fn pass(&self) -> Result<()> {
+    /// The same, which can prove something at its last mark.
+    pub(crate) fn with_evidence(
+        self,
+        prove: impl Fn(&Extensions) -> Evidence + Send + Sync + 'static,
+    ) -> Self {
+        Self { prove: Box::new(prove), ..self }
+    }
+
+    fn pass(&self, extensions: &Extensions) -> Result<()> {
         phase_mark(2);
         let mut passed = self.passed.lock().map_err(|e| e.to_string())?;
         passed.push(Allocated::now());
         if passed.len() == self.marks.len() {
-            say(&Served { at: passed.clone() })?;
+            say(&Served { at: passed.clone(), evidence: (self.prove)(extensions) })?;
         }
         Ok(())
     }
@@ -203,9 +226,13 @@ impl CountingEcho {
 #[tonic::async_trait]
 impl Echo for CountingEcho {
     async fn unary(&self, request: Request<EchoMessage>) -> Result<Response<EchoMessage>, Status> {
+        if request.metadata().contains_key(REFUSE) {
+            let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+            return Err(Status::unavailable(refused.to_string()));
+        }
         let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
         if self.marks.contains(&served) {
-            self.pass().map_err(|e| Status::internal(e.to_string()))?;
+            self.pass(request.extensions()).map_err(|e| Status::internal(e.to_string()))?;
         }
         Ok(Response::new(request.into_inner()))
     }

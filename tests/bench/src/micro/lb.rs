@@ -82,6 +82,7 @@ fn picks(
         for _ in 0..iterations {
             black_box(picker.pick(&mut rng, &in_flight));
         }
+        Ok(())
     }))
 }
 

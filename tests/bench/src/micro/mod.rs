@@ -2,6 +2,7 @@
 
 mod lb;
 mod route;
+mod stack;
 
 use std::fmt;
 use std::path::Path;
@@ -27,6 +28,8 @@ pub(crate) enum Family {
     Route,
     /// Endpoint picks.
     Lb,
+    /// Calls over a leaf in memory.
+    Stack,
 }
 
 /// How a family is measured.
@@ -42,7 +45,7 @@ pub(crate) enum How {
 pub(crate) struct Case {
     name: String,
     iterations: u64,
-    run: Box<dyn FnMut(u64)>,
+    run: Box<dyn FnMut(u64) -> Result<()>>,
 }
 
 /// What one iteration of a case costs.
@@ -54,30 +57,37 @@ pub(crate) struct Measured {
     pub(crate) cost: f64,
     /// Heap allocations.
     pub(crate) allocations: f64,
+    /// Iterations of the measured phase.
+    pub(crate) iterations: u64,
 }
 
 impl Case {
-    pub(super) fn new(name: impl Into<String>, iterations: u64, run: impl FnMut(u64) + 'static) -> Self {
+    pub(super) fn new(
+        name: impl Into<String>,
+        iterations: u64,
+        run: impl FnMut(u64) -> Result<()> + 'static,
+    ) -> Self {
         Self { name: name.into(), iterations, run: Box::new(run) }
     }
 
     /// Runs the case; the cost is by the clock.
     fn measure(mut self, how: How) -> Result<Measured> {
         let per = self.iterations as f64;
-        (self.run)(self.iterations / 4 + 1);
+        (self.run)(self.iterations / 4 + 1)?;
         let before = Spent::open()?;
-        (self.run)(self.iterations);
+        (self.run)(self.iterations)?;
         let spent = Spent::close()?.allocated.since(before.allocated);
         let mut batches = Vec::new();
         if how == How::Timed {
             for _ in 0..BATCHES {
                 let start = Instant::now();
-                (self.run)(self.iterations);
+                (self.run)(self.iterations)?;
                 batches.push(start.elapsed().as_nanos() as f64 / per);
             }
         }
         let cost = if how == How::Timed { median(&mut batches) } else { 0.0 };
-        Ok(Measured { name: self.name, cost, allocations: spent.count as f64 / per })
+        let allocations = spent.count as f64 / per;
+        Ok(Measured { name: self.name, cost, allocations, iterations: self.iterations })
     }
 }
 
@@ -86,6 +96,7 @@ pub(crate) fn role(family: Family, how: How) -> Result<()> {
     let cases = match family {
         Family::Route => route::cases()?,
         Family::Lb => lb::cases()?,
+        Family::Stack => stack::cases()?,
     };
     let measured = cases.into_iter().map(|case| case.measure(how));
     say(&measured.collect::<Result<Vec<_>>>()?)?;
@@ -109,7 +120,7 @@ pub(crate) fn counted(family: Family, out: &Path) -> Result<Vec<Measured>> {
     for (number, case) in measured.iter_mut().enumerate() {
         // A phase is closed by every second mark.
         let dump = 2 * (number + 1);
-        case.cost = icount::instructions(out, dump)? as f64 / ITERATIONS as f64;
+        case.cost = icount::instructions(out, dump)? as f64 / case.iterations as f64;
     }
     Ok(measured)
 }
@@ -134,6 +145,7 @@ impl FromStr for Family {
         match text {
             "route" => Ok(Self::Route),
             "lb" => Ok(Self::Lb),
+            "stack" => Ok(Self::Stack),
             _ => Err(format!("unknown family `{text}`")),
         }
     }

@@ -134,5 +134,6 @@ fn decide(name: String, config: RouteConfig, requests: Vec<TestRequest>) -> Case
         for head in heads.iter().cycle().take(iterations as usize) {
             black_box(table.decide(black_box(head), &mut rng)).ok();
         }
+        Ok(())
     })
 }

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use h2::client::{SendRequest, handshake};
 use http::Request;
 
-use super::{Caller, Site, check_answer, connect_tls, grpc_head};
+use super::{Caller, Evidence, Site, check_answer, connect_tls, grpc_head};
 use crate::Result;
-use crate::echo::EchoMessage;
+use crate::echo::{EchoMessage, PATH};
 
 /// A handle on the connection.
 #[derive(Clone)]
@@ -39,5 +39,15 @@ impl Caller for H2Caller {
         }
         let trailers = body.trailers().await?;
         check_answer(trailers.as_ref(), received, self.frame.len())
+    }
+
+    async fn evidence(&mut self) -> Result<Evidence> {
+        let mut head = self.head.clone();
+        *head.uri_mut() = head.uri().to_string().replace(PATH, "/bench.v1.Foreign/Unary").parse()?;
+        let mut send = self.send.clone().ready().await?;
+        let (response, _) = send.send_request(head, true)?;
+        let response = response.await?;
+        let status = response.headers().get("grpc-status").and_then(|value| value.to_str().ok());
+        Ok(Evidence { foreign_status: status.map(str::to_owned), ..Evidence::default() })
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod h2;
 pub(crate) mod hyper;
+pub(crate) mod mesh;
 pub(crate) mod tonic;
 pub(crate) mod tonic_xds;
 
@@ -11,6 +12,7 @@ use std::str::FromStr;
 
 use http::HeaderMap;
 use rustls::pki_types::ServerName;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -21,6 +23,30 @@ use crate::certs::{self, Files};
 pub(crate) trait Caller: Clone + 'static {
     /// One echo; an answer other than the payload with status OK is an error.
     async fn call(&mut self) -> Result<()>;
+
+    /// What the client can prove of itself; peers without features prove nothing.
+    async fn evidence(&mut self) -> Result<Evidence> {
+        Ok(Evidence::default())
+    }
+}
+
+/// Proof, from the inside of a process, that what it was measured with was on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Evidence {
+    /// Requests that the metrics have counted.
+    pub(crate) requests: u64,
+    /// Metric series.
+    pub(crate) series: u64,
+    /// Spans recorded.
+    pub(crate) spans: u64,
+    /// A cluster that admits nothing refused a call.
+    pub(crate) breaker_refuses: bool,
+    /// Attempts made for a call that every attempt failed with UNAVAILABLE.
+    pub(crate) attempts: u64,
+    /// The verified principal that the application sees (servers).
+    pub(crate) peer: Option<String>,
+    /// `grpc-status` of a call to a service that does not exist and that no policy allows.
+    pub(crate) foreign_status: Option<String>,
 }
 
 /// Where the child finds its server, its certificates and (for the xDS peers) its control plane.
@@ -45,11 +71,13 @@ pub(crate) enum ClientKind {
     Tonic,
     /// tonic-xds' channel.
     TonicXds,
+    /// Ours.
+    Mesh,
 }
 
 impl ClientKind {
     /// Every client, floor first.
-    pub(crate) const ALL: [Self; 4] = [Self::Hyper, Self::H2, Self::Tonic, Self::TonicXds];
+    pub(crate) const ALL: [Self; 5] = [Self::Hyper, Self::H2, Self::Tonic, Self::TonicXds, Self::Mesh];
 
     /// The key in the JSON and on the command line.
     pub(crate) fn key(self) -> &'static str {
@@ -58,6 +86,7 @@ impl ClientKind {
             Self::H2 => "h2",
             Self::Tonic => "tonic",
             Self::TonicXds => "tonic_xds",
+            Self::Mesh => "mesh",
         }
     }
 }
@@ -79,16 +108,19 @@ impl FromStr for ClientKind {
 pub(crate) enum ServerKind {
     /// tonic's `Server`.
     Tonic,
+    /// `mesh.serve`.
+    Mesh,
 }
 
 impl ServerKind {
     /// Every server.
-    pub(crate) const ALL: [Self; 1] = [Self::Tonic];
+    pub(crate) const ALL: [Self; 2] = [Self::Tonic, Self::Mesh];
 
     /// The key in the JSON and on the command line.
     pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Tonic => "tonic",
+            Self::Mesh => "mesh",
         }
     }
 }

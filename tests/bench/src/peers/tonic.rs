@@ -9,7 +9,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity, Server, 
 use super::{Caller, Site};
 use crate::Result;
 use crate::certs::{Files, SERVER_NAME};
-use crate::echo::{Echo, EchoClient, EchoMessage, EchoServer, PAYLOAD};
+use crate::echo::{Echo, EchoClient, EchoMessage, EchoServer, PAYLOAD, REFUSE};
 
 /// The generated client over any tonic-compatible channel.
 #[derive(Clone)]
@@ -22,6 +22,24 @@ impl<T> GrpcCaller<T> {
     /// Wraps a client.
     pub(crate) fn new(client: EchoClient<T>) -> Self {
         Self { client, message: EchoMessage::sample() }
+    }
+}
+
+impl<T> GrpcCaller<T>
+where
+    T: tonic::client::GrpcService<tonic::body::Body>,
+    T::Error: Into<tonic::codegen::StdError>,
+    T::ResponseBody: tonic::codegen::Body<Data = bytes::Bytes> + Send + 'static,
+    <T::ResponseBody as tonic::codegen::Body>::Error: Into<tonic::codegen::StdError> + Send,
+{
+    /// A call that the server fails as often as it is tried; how often that was.
+    pub(crate) async fn call_refused(&mut self) -> Result<u64> {
+        let mut request = tonic::Request::new(EchoMessage::default());
+        request.metadata_mut().insert(REFUSE, tonic::metadata::MetadataValue::from_static("1"));
+        match self.client.unary(request).await {
+            Ok(_) => Err("the server served what it should refuse".into()),
+            Err(status) => Ok(status.message().parse().map_err(|e| format!("{status}: {e}"))?),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn routes(cx: &Context, report: &mut Report) -> Result<()> {
     };
     let mut data = Map::new();
     let mut rows = Vec::new();
-    for Measured { name, cost, allocations } in &times {
+    for Measured { name, cost, allocations, .. } in &times {
         let instructions = of(&counts, name);
         rows.push(vec![
             name.clone(),

@@ -1,7 +1,9 @@
 //! The scenarios, one file each. Each prints its section, puts its data and checks its bounds.
 
 pub(crate) mod decisions;
+mod proof;
 pub(crate) mod ratio;
+pub(crate) mod stack;
 pub(crate) mod unary;
 
 use std::fs;

@@ -8,16 +8,20 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, proof};
 use crate::Result;
 use crate::child::{ClientChild, Wrap};
 use crate::icount;
 use crate::peers::{ClientKind, ServerKind};
-use crate::report::{Report, number};
+use crate::report::{Check, Report, number};
 use crate::role::Served;
 
 /// The most that two measurements of the same thing may differ.
 const AGREE: f64 = 0.02;
+
+/// What listener, peer, policy and metrics may add to tonic's server.
+const SERVER_INSTRUCTIONS: f64 = 6_000.0;
+const SERVER_ALLOCATIONS: f64 = 4.0;
 
 /// Cost of one call.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +63,10 @@ pub(crate) fn measure(cx: &Context, report: &mut Report) -> Result<()> {
         ClientKind::key,
         &clients,
     )?;
+    if let (Some(mesh), Some(tonic)) = (clients.get(&ClientKind::Mesh), clients.get(&ClientKind::Tonic)) {
+        let bounds = [tonic.instructions, tonic.allocations];
+        check(report, "client", mesh, "tonic's", bounds)?;
+    }
     let mut servers = BTreeMap::new();
     for kind in ServerKind::ALL {
         servers.insert(kind, server(cx, kind)?);
@@ -70,7 +78,27 @@ pub(crate) fn measure(cx: &Context, report: &mut Report) -> Result<()> {
         ServerKind::key,
         &servers,
     )?;
+    if let (Some(mesh), Some(tonic)) = (servers.get(&ServerKind::Mesh), servers.get(&ServerKind::Tonic)) {
+        let bounds = [tonic.instructions + SERVER_INSTRUCTIONS, tonic.allocations + SERVER_ALLOCATIONS];
+        check(report, "server", mesh, "tonic's and a little", bounds)?;
+    }
     Ok(())
+}
+
+fn check(report: &mut Report, side: &str, mesh: &Cost, than: &str, at_most: [f64; 2]) -> Result<()> {
+    let [instructions, allocations] = at_most;
+    report.check(Check {
+        what: format!("{side} instructions of mesh, not more than {than}"),
+        value: mesh.instructions,
+        at_most: instructions,
+        unit: "",
+    })?;
+    report.check(Check {
+        what: format!("{side} allocations of mesh, not more than {than}"),
+        value: mesh.allocations,
+        at_most: allocations,
+        unit: "",
+    })
 }
 
 fn show<K: Ord + Copy>(
@@ -108,6 +136,9 @@ fn client(cx: &Context, kind: ClientKind) -> Result<Cost> {
     let mut child = ClientChild::spawn(&Wrap::Native, &site.client(kind))?;
     child.run(cx.warm_up(), 1)?;
     let ran = child.run(cx.calls(), 1)?;
+    if kind == ClientKind::Mesh {
+        proof::client(&child.prove()?, 1 + cx.warm_up() + cx.calls())?;
+    }
     drop(child);
     let mut cost = Cost {
         instructions: f64::NAN,
@@ -141,7 +172,11 @@ fn server(cx: &Context, kind: ServerKind) -> Result<Cost> {
         let mut client = ClientChild::spawn(&Wrap::Native, &site.client(ClientKind::H2))?;
         // The first call was made while connecting.
         client.run(cx.warm_up() + 2 * cx.calls() - 1, 1)?;
-        site.echo.child.hear()
+        let served: Served = site.echo.child.hear()?;
+        if kind == ServerKind::Mesh {
+            proof::server(&served.evidence, &client.prove()?, marks[2])?;
+        }
+        Ok(served)
     };
     let at = serve(&Wrap::Native)?.at;
     let [warm, first, second] = at[..] else {
