@@ -55,6 +55,8 @@ fn client(echo: SocketAddr) -> impl Resources {
     let cluster = Cluster::eds(CLUSTER)
         .http2()
         .lb(Lb::RoundRobin)
+        // A handshake under callgrind takes seconds.
+        .connect_timeout(Duration::from_secs(60))
         .max_connections(64)
         .max_pending_requests(1024)
         .max_requests(1024)

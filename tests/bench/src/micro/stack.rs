@@ -47,7 +47,7 @@ fn leaf() -> Result<Case> {
     let endpoint = loopback(1);
     case("leaf", move || {
         let answer = leaf.send(&endpoint, request(&frame).map(Body::new));
-        async move { Ok(answer.await?) }
+        async move { answer.await.map_err(|e| format!("the leaf failed: {e:?}").into()) }
     })
 }
 
@@ -108,9 +108,9 @@ fn request(frame: &Bytes) -> Request<Full<Bytes>> {
 /// Reads a response to its end, and fails unless it is OK.
 async fn drain<E>(response: impl Future<Output = Result<Response<Body>, E>>) -> Result<()>
 where
-    E: std::error::Error + Send + Sync + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut body = response.await?.into_body();
+    let mut body = response.await.map_err(Into::into)?.into_body();
     let mut status = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| format!("the body failed: {e}"))?;
