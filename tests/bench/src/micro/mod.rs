@@ -18,8 +18,10 @@ use crate::mark::Spent;
 use crate::report::median;
 use crate::role::{end_with_driver, say};
 
-/// Timed batches of one case; the median is taken.
-const BATCHES: usize = 21;
+/// Timed batches of one case; the median is taken. Each is a fraction of the case's iterations, short enough that most
+/// batches are not interrupted by another process.
+const BATCHES: usize = 201;
+const FRACTION: u64 = 40;
 
 /// A family of cases that share their set-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +74,7 @@ impl Case {
 
     /// Runs the case; the cost is by the clock.
     fn measure(mut self, how: How) -> Result<Measured> {
-        let per = self.iterations as f64;
+        let batch = self.iterations / FRACTION;
         (self.run)(self.iterations / 4 + 1)?;
         let before = Spent::open()?;
         (self.run)(self.iterations)?;
@@ -81,12 +83,12 @@ impl Case {
         if how == How::Timed {
             for _ in 0..BATCHES {
                 let start = Instant::now();
-                (self.run)(self.iterations)?;
-                batches.push(start.elapsed().as_nanos() as f64 / per);
+                (self.run)(batch)?;
+                batches.push(start.elapsed().as_nanos() as f64 / batch as f64);
             }
         }
         let cost = if how == How::Timed { median(&mut batches) } else { 0.0 };
-        let allocations = spent.count as f64 / per;
+        let allocations = spent.count as f64 / self.iterations as f64;
         Ok(Measured { name: self.name, cost, allocations, iterations: self.iterations })
     }
 }

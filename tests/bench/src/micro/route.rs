@@ -17,7 +17,7 @@ use super::{Case, ITERATIONS};
 use crate::Result;
 
 /// Keys of each of the four sorts: first, last, random, missing.
-const KEYS: usize = 64;
+const KEYS: usize = 16;
 /// Routes of one group: an exact path and prefixes nested in one another.
 const GROUP: usize = 5;
 const HOST: &str = "echo.bench.svc.cluster.local";
