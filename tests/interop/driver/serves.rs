@@ -148,16 +148,23 @@ pub(crate) async fn drained(lab: Lab) -> String {
         lab::until(&mut caller.client, |server| server == name).await;
     }
     leaving.stop().await;
+    // C-core answers CANCELLED to a call that reaches it between its stop and our reading of its GOAWAY. Calls here
+    // follow each other, so that can be one of them; a call that we lose would be UNAVAILABLE.
+    let mut cancelled = 0;
     for call in 0..CALLS {
-        let reply = caller.say("during").await;
-        assert!(reply.is_ok(), "call {call} of {CALLS}: {reply:?}");
+        match caller.say("during").await {
+            Ok(_) => {}
+            Err(status) if status.code() == Code::Cancelled => cancelled += 1,
+            Err(status) => panic!("call {call} of {CALLS}: {status}"),
+        }
     }
+    assert!(cancelled <= 1, "{cancelled} of {CALLS} calls were answered with CANCELLED");
     soon(async { while caller.say("after").await.expect("a reply").server != "staying" {} }).await;
     leaving.release().await;
     let reply = soon(held).await.expect("no panic").expect("a reply");
     assert_eq!(reply.into_inner().server, "theirs");
     leaving.event("stopped").await;
-    format!("{CALLS} calls while it drained, and the one in flight finished")
+    format!("{CALLS} calls while it drained, {cancelled} cancelled by it; the one in flight finished")
 }
 
 pub(crate) async fn identified(lab: Lab) -> String {
