@@ -15,7 +15,9 @@ use mesh_core::config::route::RouteConfig;
 use mesh_core::lb::{Connectivity, EndpointIx, EndpointState, View};
 use mesh_core::rng::Xoshiro;
 use mesh_core::route::RouteTable;
-use mesh_core::testing::{EndpointsBuilder, TestRequest, cluster, loopback, route, route_config, virtual_host};
+use mesh_core::testing::{
+    EndpointsBuilder, TestRequest, cluster, loopback, route, route_config, virtual_host,
+};
 
 const HOST: &str = "echo.bench.svc";
 

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use super::string::StringMatcher;
 use crate::request::{RequestHead, RequestKind};
@@ -50,12 +50,68 @@ pub enum HeaderRule {
     Present(bool),
 }
 
+/// The header look-ups of one decision. The last one is remembered: routes that share a path mostly differ by the value
+/// of one header.
+#[derive(Debug)]
+pub struct HeaderLookup<'m, 'a> {
+    head: &'a RequestHead<'a>,
+    last: Option<(&'m HeaderName, Lines<'a>)>,
+}
+
+/// The lines of one header.
+#[derive(Debug, Clone, Copy)]
+enum Lines<'a> {
+    Missing,
+    One(&'a [u8]),
+    Many,
+}
+
+// === impl HeaderLookup ===
+
+impl<'m, 'a> HeaderLookup<'m, 'a> {
+    /// Look-ups in a request.
+    #[must_use]
+    pub fn new(head: &'a RequestHead<'a>) -> Self {
+        Self { head, last: None }
+    }
+
+    fn find(&mut self, name: &'m HeaderName) -> Lines<'a> {
+        if let Some((last, lines)) = self.last
+            && last == name
+        {
+            return lines;
+        }
+        let lines = self.lines(name);
+        self.last = Some((name, lines));
+        lines
+    }
+
+    fn lines(&self, name: &HeaderName) -> Lines<'a> {
+        if self.head.kind == RequestKind::Grpc && name.as_str().ends_with("-bin") {
+            return Lines::Missing;
+        }
+        let mut lines = self.head.headers.get_all(name).iter();
+        match (lines.next(), lines.next()) {
+            (None, _) => Lines::Missing,
+            (Some(only), None) => Lines::One(only.as_bytes()),
+            (Some(_), Some(_)) => Lines::Many,
+        }
+    }
+}
+
 // === impl HeaderMatcher ===
 
 impl HeaderMatcher {
     /// Whether the request satisfies the rule.
     #[must_use]
     pub fn is_match(&self, head: &RequestHead<'_>) -> bool {
+        self.is_match_in(&mut HeaderLookup::new(head))
+    }
+
+    /// The same, within a decision that asks many matchers.
+    #[must_use]
+    pub fn is_match_in<'m>(&'m self, lookup: &mut HeaderLookup<'m, '_>) -> bool {
+        let head = lookup.head;
         let name = match &self.name {
             MatchedHeader::Method => return self.decide(Some(head.method.as_str().as_bytes())),
             MatchedHeader::Authority => return self.decide(Some(head.authority.as_bytes())),
@@ -63,23 +119,17 @@ impl HeaderMatcher {
             MatchedHeader::Scheme => return self.decide(Some(head.scheme.as_bytes())),
             MatchedHeader::Name(name) => name,
         };
-        if head.kind == RequestKind::Grpc && name.as_str().ends_with("-bin") {
-            return self.decide(None);
-        }
-        let mut lines = head.headers.get_all(name).iter();
-        let Some(first) = lines.next() else { return self.decide(None) };
-        if lines.next().is_none() {
-            return self.decide(Some(first.as_bytes()));
-        }
-        let all = head.headers.get_all(name);
-        match head.kind {
-            RequestKind::Http => {
+        match (lookup.find(name), head.kind) {
+            (Lines::Missing, _) => self.decide(None),
+            (Lines::One(value), _) => self.decide(Some(value)),
+            (Lines::Many, RequestKind::Http) => {
                 // Any line may satisfy the rule; the inversion is of that whole answer.
-                let hit = all.iter().any(|line| self.holds(line.as_bytes()));
+                let hit = head.headers.get_all(name).iter().any(|line| self.holds(line.as_bytes()));
                 hit != self.invert
             }
-            RequestKind::Grpc => {
-                let lines: Vec<&[u8]> = all.iter().map(http::HeaderValue::as_bytes).collect();
+            (Lines::Many, RequestKind::Grpc) => {
+                let lines: Vec<&[u8]> =
+                    head.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
                 self.decide(Some(&lines.join(&b','))) // the rare case of a repeated header: one allocation
             }
         }

@@ -11,6 +11,7 @@ use super::{ClusterIx, Decision, NoRoute, RouteEntry};
 use crate::config::filter::FilterOverrides;
 use crate::config::route::{ClusterSpecifier, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost};
 use crate::config::units::PerMillion;
+use crate::matcher::header::HeaderLookup;
 use crate::request::{RequestHead, RequestKind};
 use crate::rng::{Rng, Xoshiro};
 
@@ -125,6 +126,7 @@ impl HostTable {
     ) -> Option<RouteIx> {
         let path = head.path();
         let mut best = None;
+        let mut headers = HeaderLookup::new(head);
         self.paths.candidates(path, |candidates, known| {
             for ix in candidates {
                 if best.is_some_and(|b| *ix >= b) {
@@ -132,7 +134,7 @@ impl HostTable {
                 }
                 let Some(route) = routes.get(*ix as usize) else { return };
                 let by_path = known == PathKnown::Matches || route.matches.path.is_match(path);
-                if by_path && rest_matches(&route.matches, head, *ix, draws) {
+                if by_path && rest_matches(&route.matches, head, &mut headers, (*ix, draws)) {
                     best = Some(*ix);
                     return;
                 }
@@ -143,14 +145,14 @@ impl HostTable {
 }
 
 /// Everything about a match but the path.
-pub(super) fn rest_matches<R: Rng>(
-    rule: &RouteMatch,
+pub(super) fn rest_matches<'m, R: Rng>(
+    rule: &'m RouteMatch,
     head: &RequestHead<'_>,
-    ix: RouteIx,
-    draws: &mut Draws<'_, R>,
+    headers: &mut HeaderLookup<'m, '_>,
+    (ix, draws): (RouteIx, &mut Draws<'_, R>),
 ) -> bool {
     (!rule.grpc || head.kind == RequestKind::Grpc)
-        && rule.headers.iter().all(|header| header.is_match(head))
+        && rule.headers.iter().all(|header| header.is_match_in(headers))
         && (rule.query.is_empty() || rule.query.iter().all(|query| query.is_match(head.query())))
         && rule.fraction.is_none_or(|share| draws.hit(ix, share))
 }

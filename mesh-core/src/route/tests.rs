@@ -11,7 +11,7 @@ use crate::config::route::{
 };
 use crate::config::units::{NonZeroWeight, PerMillion};
 use crate::matcher::domain::DomainPattern;
-use crate::matcher::header::{HeaderMatcher, HeaderRule, MatchedHeader};
+use crate::matcher::header::{HeaderLookup, HeaderMatcher, HeaderRule, MatchedHeader};
 use crate::matcher::path::PathMatcher;
 use crate::matcher::query::QueryMatcher;
 use crate::matcher::regex::SafeRegex;
@@ -167,7 +167,7 @@ fn naive(config: &RouteConfig, head: &RequestHead<'_>, rng: &mut Xoshiro) -> Res
     let routes = config.virtual_hosts[host].routes.iter().enumerate();
     for (ix, route) in routes {
         if route.matches.path.is_match(head.path())
-            && rest_matches(&route.matches, head, ix as u32, &mut draws)
+            && rest_matches(&route.matches, head, &mut HeaderLookup::new(head), (ix as u32, &mut draws))
         {
             return Ok((host, ix));
         }
