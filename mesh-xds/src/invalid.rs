@@ -1,7 +1,7 @@
 //! What is wrong with a resource, and where: `virtual_hosts[2].routes[0].match.safe_regex: invalid regular expression: …`.
 //!
-//! A [`Place`] is a linked list on the stack: it costs nothing while validation succeeds, and becomes a [`FieldPath`]
-//! when a field is refused ([`Place::fail`]) or found set but not implemented ([`Place::unapplied`]).
+//! A `Place` is a linked list on the stack: it costs nothing while validation succeeds, and becomes a [`FieldPath`]
+//! when a field is refused (`Place::fail`) or found set but not implemented (`Place::unapplied`).
 
 use std::cell::RefCell;
 use std::fmt;

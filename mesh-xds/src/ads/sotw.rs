@@ -89,12 +89,16 @@ impl Sotw {
     pub(super) fn accept(&mut self, version: Arc<str>, nonce: Arc<str>) {
         self.version = version;
         self.nonce = nonce;
-        self.answer = Answer::Accept;
+        self.answer = if self.sent.is_some() { Answer::Accept } else { Answer::None };
         self.last_refusal = None;
     }
 
     /// Part of the response was not valid.
     pub(super) fn refuse(&mut self, now: Instant, nonce: Arc<str>, text: Arc<str>) {
+        self.nonce = nonce;
+        if self.sent.is_none() {
+            return; // nothing was asked for on this stream, so no answer is owed
+        }
         let repeats = match &self.last_refusal {
             Some(last) if last.text == text => last.repeats.saturating_add(1),
             Some(_) | None => 0,
@@ -103,7 +107,6 @@ impl Sotw {
             None => Duration::ZERO,
             Some(n) => REPEAT_FIRST.saturating_mul(1 << n.min(10)).min(REPEAT_MAX),
         };
-        self.nonce = nonce;
         self.answer = Answer::Refuse { text: text.clone(), due: now + wait };
         self.last_refusal = Some(Refusal { text, repeats });
     }
@@ -142,9 +145,8 @@ impl Sotw {
             self.names_changed = false;
         }
         if self.sent.is_none() && names.clone().next().is_none() {
-            // Nothing was ever asked for, so nothing is owed: an empty list would ask for everything.
+            // Nothing was ever asked for: an empty list would ask for everything.
             self.names_changed = false;
-            self.answer = Answer::None;
             return None;
         }
         let answer = std::mem::replace(&mut self.answer, Answer::None);

@@ -3,7 +3,7 @@
 //! Reference: gRFC A27 (one bidirectional stream), A65 (credentials). HTTP/2 keepalive is always on: without it a
 //! half-open connection leaves a client on stale endpoints for ever.
 //!
-//! Reader and writer are apart. A request is made only when there is room for one ([`Stream::ready`]), so what a slow
+//! Reader and writer are apart. A request is made only when there is room for one (`Stream::halves`), so what a slow
 //! control plane has not read is never a queue; and responses are read whether or not there is room.
 //! Whether the control plane sends headers before its first response makes no difference: some do not.
 

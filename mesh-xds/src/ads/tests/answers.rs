@@ -174,3 +174,16 @@ fn only_the_latest_of_several_responses_is_answered_when_the_stream_is_slow() {
     let request = script.request();
     assert_eq!((&*request.version, &*request.nonce), ("100", "n100"));
 }
+
+#[test]
+fn a_response_to_a_type_that_was_never_asked_for_leaves_no_answer_and_no_timer() {
+    let mut script = Script::watching(Kind::Cluster, &["a"]);
+    for verdict in [Err("bad"), Ok("good")] {
+        script.respond(Kind::Route, "1", "n1", &[("s", verdict)]);
+        assert!(script.ads.poll_timeout().is_none_or(|at| at > script.now));
+        assert!(!script.ads.wants_transmit(script.now));
+    }
+    script.ads.watch(Kind::Route, "s");
+    let first = script.request();
+    assert_eq!((names(&first), &first.refusal), (vec!["s"], &None));
+}

@@ -19,6 +19,8 @@ enum Event {
     Transmit,
 }
 
+type Watched = BTreeSet<(Kind, Arc<str>)>;
+
 fn kind(choice: u8) -> Kind {
     Kind::ALL[usize::from(choice) % Kind::ALL.len()]
 }
@@ -27,10 +29,22 @@ fn name(choice: u8) -> Arc<str> {
     format!("r{}", choice % 8).into()
 }
 
+/// Takes all requests, as a stream with room does.
+fn transmit(ads: &mut Ads<u8>, now: Instant, watched: &Watched) {
+    let mut requests = 0;
+    while let Some(request) = ads.poll_transmit(now) {
+        requests += 1;
+        assert!(requests <= Kind::ALL.len() * 4, "requests come to an end");
+        assert!(request.names.windows(2).all(|pair| pair[0] < pair[1]), "sorted, once each");
+        let wanted = |name: &Arc<str>| watched.contains(&(request.kind, name.clone()));
+        assert!(request.refusal.is_some() || request.names.iter().all(wanted), "asks for what is watched alone");
+    }
+}
+
 libfuzzer_sys::fuzz_target!(|events: Vec<Event>| {
     let mut now = Instant::now();
     let mut ads: Ads<u8> = Ads::new(Duration::from_secs(15));
-    let mut watched: BTreeSet<(Kind, Arc<str>)> = BTreeSet::new();
+    let mut watched = Watched::new();
     for event in events {
         match event {
             Event::Watch(k, n) => {
@@ -62,15 +76,12 @@ libfuzzer_sys::fuzz_target!(|events: Vec<Event>| {
             Event::Later(millis) => {
                 now += Duration::from_millis(u64::from(millis));
                 ads.handle_timeout(now);
-                assert!(ads.poll_timeout().is_none_or(|at| at > now), "a timer that has passed fires once");
+                let passed = ads.poll_timeout().is_some_and(|at| at <= now);
+                assert!(!passed || ads.wants_transmit(now), "what has passed waits for room on the stream alone");
             }
             Event::Transmit => {
-                for _ in 0..Kind::ALL.len() * 4 {
-                    let Some(request) = ads.poll_transmit(now) else { break };
-                    assert!(request.names.windows(2).all(|pair| pair[0] < pair[1]), "sorted, once each");
-                    let wanted = |name: &Arc<str>| watched.contains(&(request.kind, name.clone()));
-                    assert!(request.names.iter().all(wanted), "asks for what is watched alone");
-                }
+                transmit(&mut ads, now, &watched);
+                assert!(!ads.wants_transmit(now), "nothing is held back without a time");
             }
         }
         let mut updates = 0;
