@@ -34,7 +34,9 @@ impl TraceContext {
 
     /// Writes the context into a request, replacing what is there.
     pub fn inject(&self, headers: &mut HeaderMap) {
-        if let Ok(value) = HeaderValue::from_bytes(&format(self.ids)) {
+        if let Ok(mut value) = HeaderValue::from_bytes(&format(self.ids)) {
+            // Never the same twice: kept out of HPACK's dynamic table, where it would push out what repeats.
+            value.set_sensitive(true);
             headers.insert(TRACEPARENT, value);
         }
         if let Some(state) = &self.state {

@@ -30,12 +30,12 @@ pub struct Metrics {
     /// Series by the hash of their labels; equal hashes share an entry.
     series: ArcSwap<SeriesMap>,
     overflow: Series,
-    hasher: std::hash::RandomState,
+    hasher: foldhash::fast::RandomState,
     /// Held by whoever adds a series, so that none is lost.
     adding: Mutex<()>,
 }
 
-type SeriesMap = HashMap<u64, Vec<Arc<(Labels, Series)>>>;
+type SeriesMap = HashMap<u64, Vec<Arc<(Labels, Series)>>, foldhash::fast::RandomState>;
 
 // === impl Metrics ===
 
@@ -50,7 +50,7 @@ impl Metrics {
             own,
             series: ArcSwap::default(),
             overflow: Series::default(),
-            hasher: std::hash::RandomState::new(),
+            hasher: foldhash::fast::RandomState::default(),
             adding: Mutex::new(()),
         })
     }
