@@ -3,8 +3,6 @@
 //! `cargo bench -p mesh-core --features testing`. The bounds of these numbers are checked by `mesh-bench --check`, in
 //! instructions where that is possible; this bench is for looking closer while something is being changed.
 
-#![expect(missing_docs, reason = "criterion's macro makes an undocumented function")]
-
 use std::hint::black_box;
 use std::sync::Arc;
 

@@ -122,15 +122,16 @@ impl World {
         self.publish(vec![route], vec![config]);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers build the list in place")]
     pub(crate) fn publish(&self, routes: Vec<Route>, clusters: Vec<ClusterConfig>) {
         let host = testing::virtual_host(&["*"], routes);
-        self.publish_routes(testing::route_config("routes", vec![host]), clusters);
+        self.publish_routes(testing::route_config("routes", vec![host]), &clusters);
     }
 
-    pub(crate) fn publish_routes(&self, routes: RouteConfig, clusters: Vec<ClusterConfig>) {
+    pub(crate) fn publish_routes(&self, routes: RouteConfig, clusters: &[ClusterConfig]) {
         let mut version = self.version.lock().unwrap();
         *version += 1;
-        let snapshot = snapshot(*version, routes, &clusters);
+        let snapshot = snapshot(*version, routes, clusters);
         self.cell.publish(Resolution::Ready(Arc::new(snapshot)));
     }
 
