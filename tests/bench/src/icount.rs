@@ -37,7 +37,7 @@ pub(crate) fn instructions(out: &Path, number: usize) -> Result<u64> {
 
 fn total(text: &str) -> Option<u64> {
     text.lines()
-        .filter_map(|line| line.strip_prefix("summary:").or(line.strip_prefix("totals:")))
+        .filter_map(|line| line.strip_prefix("summary:").or_else(|| line.strip_prefix("totals:")))
         .find_map(|rest| rest.trim().parse().ok())
 }
 

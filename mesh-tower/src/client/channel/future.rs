@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::Response;
 
@@ -27,7 +27,14 @@ impl Future for ResponseFuture {
     type Output = Result<Response<Body>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
+        // A call that is refused on the spot is ready at its first poll. It has to cost its task a turn all the same: a
+        // caller's tight loop would otherwise starve the tasks that could make the next call succeed.
+        let turn = ready!(tokio::task::coop::poll_proceed(cx));
+        let outcome = self.0.as_mut().poll(cx);
+        if outcome.is_ready() {
+            turn.made_progress();
+        }
+        outcome
     }
 }
 

@@ -323,3 +323,21 @@ async fn fifty_channels_that_are_dropped_leave_nothing_behind() {
     settle().await;
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), alive);
 }
+
+#[tokio::test]
+async fn a_callers_tight_loop_leaves_a_turn_to_the_other_tasks() {
+    let world = World::over(ok());
+    let limits = BreakerConfig { max_requests: Limit::new(0), ..BreakerConfig::default() };
+    let config = mesh_core::config::cluster::ClusterConfig { limits, ..cluster("a", endpoints([1])) };
+    world.publish_action(ForwardAction::to("a"), config);
+    let channel = world.channel();
+    let turned = Arc::new(AtomicUsize::new(0));
+    let turns = turned.clone();
+    let other = crate::spawn(async move { turns.store(1, Ordering::SeqCst) });
+    // Every call here is refused on the spot; without a yield the other task would never run.
+    for _ in 0..1_000 {
+        assert!(channel.clone().oneshot(get("/")).await.unwrap().status().is_server_error());
+    }
+    assert_eq!(turned.load(Ordering::SeqCst), 1);
+    drop(other);
+}

@@ -34,7 +34,7 @@ pub(super) fn cases() -> Result<Vec<Case>> {
 fn plain(name: &str, policy: LbPolicy) -> Result<Case> {
     let endpoints = (0..ENDPOINTS).fold(EndpointsBuilder::new(), |b, port| b.endpoint(loopback(port)));
     let states = vec![ready(); usize::from(ENDPOINTS)];
-    picks(format!("{name}, plain"), policy, endpoints.build(), &states)
+    picks(format!("{name}, plain"), policy, &endpoints.build(), &states)
 }
 
 fn everything(name: &str, policy: LbPolicy) -> Result<Case> {
@@ -58,20 +58,20 @@ fn everything(name: &str, policy: LbPolicy) -> Result<Case> {
             }
         }
     }
-    picks(format!("{name}, everything"), policy, builder.build(), &states)
+    picks(format!("{name}, everything"), policy, &builder.build(), &states)
 }
 
 fn picks(
     name: String,
     policy: LbPolicy,
-    endpoints: EndpointsConfig,
+    endpoints: &EndpointsConfig,
     states: &[EndpointState],
 ) -> Result<Case> {
     let mut rng = Xoshiro::seeded(3);
     let mut config = cluster("c", endpoints.clone());
     config.lb = policy;
     config.locality_weighted = true;
-    let picker: Picker = View::new(&config, &endpoints, states).picker(Some(0), &mut rng);
+    let picker: Picker = View::new(&config, endpoints, states).picker(Some(0), &mut rng);
     let usable = usize::from(ENDPOINTS) * 9 / 10;
     if picker.ready() < usable {
         return Err(format!("{name}: {} endpoints may be picked", picker.ready()).into());
