@@ -10,6 +10,12 @@
 //!   [`telemetry`], [`admin`], [`drain`], [`glue`] (tonic, axum, xDS)
 
 #[cfg(feature = "http1")]
+#[cfg(not(feature = "http2"))]
+compile_error!(
+    "mesh-tower always speaks HTTP/2, which is what gRPC is: enable its feature `http2`, a default"
+);
+
+#[cfg(feature = "http1")]
 pub mod admin;
 pub mod body;
 pub mod builder;
