@@ -197,7 +197,7 @@ impl Replay {
         self.state = State::Shared(shared.clone());
         let reader = Reader { shared, number, position: 0, finished: false };
         Some(match first {
-            Some(first) => Body::new(Ahead { first: Some(first), rest: reader }),
+            Some(first) => Body::new(Prefixed { first: Some(Ok(Frame::data(first))), rest: reader }),
             None => Body::new(reader),
         })
     }
@@ -318,38 +318,16 @@ impl http_body::Body for Reader {
     }
 }
 
-/// A first piece, then the rest.
-struct Ahead {
-    first: Option<Bytes>,
-    rest: Reader,
-}
-
-impl http_body::Body for Ahead {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.rest.is_end_stream()
-    }
-}
-
 /// A frame that was read ahead, then the rest.
-struct Prefixed {
+struct Prefixed<B> {
     first: Option<Result<Frame<Bytes>, BodyError>>,
-    rest: Body,
+    rest: B,
 }
 
-impl http_body::Body for Prefixed {
+impl<B> http_body::Body for Prefixed<B>
+where
+    B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
+{
     type Data = Bytes;
     type Error = BodyError;
 
