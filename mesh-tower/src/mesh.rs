@@ -18,7 +18,7 @@ use tower_service::Service;
 use crate::body::{Body, BoxError};
 use crate::builder::MeshBuilder;
 use crate::client::channel::target::TargetName;
-use crate::client::pin::Target;
+use crate::client::pin::{Patience, Target};
 use crate::client::request::Shared;
 use crate::client::{MeshChannel, direct};
 use crate::drain::{Drain, Drained, Draining, Phase};
@@ -123,15 +123,17 @@ impl Mesh {
         Ok(MeshChannel::new(target, authority, self.inner.shared.clone()))
     }
 
-    /// Waits until every target that a channel is open to has its first configuration.
+    /// Waits until every target that a channel is open to has its first configuration, also while no control plane can
+    /// be reached.
     ///
     /// # Errors
-    /// At the deadline, or when a target cannot be served: what is missing, and why.
+    /// At the deadline, or as soon as the control plane has said that a target cannot be served: what is missing, and
+    /// why.
     pub async fn ready(&self, deadline: Duration) -> Result<(), Error> {
         let until = Instant::now() + deadline;
         let targets: Vec<_> = self.inner.lock().values().filter_map(Weak::upgrade).collect();
         for target in targets {
-            match tokio::time::timeout_at(until, target.first()).await {
+            match tokio::time::timeout_at(until, target.first(Patience::Wait)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(rejection)) => return Err(rejection.into()),
                 Err(_) => {

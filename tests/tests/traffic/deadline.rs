@@ -41,9 +41,17 @@ async fn no_control_plane() {
     let fleet = Fleet::start_without_control_plane();
     let (_mesh, mut client) = client(&fleet);
     let status = timed(&mut client, EchoRequest::say("x")).await;
-    // Once a connect has failed it is known that waiting is in vain, as with other gRPC clients.
-    let told = status.code() == Code::Unavailable && status.message().contains("unreachable");
-    assert!(told || status.code() == Code::DeadlineExceeded, "{status:?}");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    assert!(status.message().contains("control plane unreachable"), "{status:?}");
+}
+
+#[tokio::test]
+async fn no_control_plane_and_no_deadline() {
+    let fleet = Fleet::start_without_control_plane();
+    let (_mesh, mut client) = client(&fleet);
+    let status = client.unary(EchoRequest::say("x")).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("control plane unreachable"), "{status:?}");
 }
 
 #[tokio::test]

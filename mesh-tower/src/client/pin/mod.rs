@@ -3,6 +3,10 @@
 //! Place in the stack: below `deadline`, above `route`. The first calls of a target wait for its first configuration
 //! (gRFC A57), at most [`MAX_WAITING`] of them, within their deadline and [`MAX_WAIT`]. On drop: a waiting call gives
 //! its place back. On config change: a call keeps the snapshot it has.
+//!
+//! Deviation: while no control plane can be reached, gRPC fails every call that is not "wait for ready". Here a call
+//! with a deadline waits for as long as its caller has said, because a process that starts a moment before its control
+//! plane is nobody's mistake; a call without one fails at once.
 
 mod snapshot;
 mod target;
@@ -18,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 pub(crate) use self::snapshot::{PinnedCluster, PinnedSnapshot};
-pub(crate) use self::target::Target;
+pub(crate) use self::target::{Patience, Target};
 use super::deadline::Within;
 use super::request::{Call, CallStage, Pinned, PinnedStage, Reply};
 use super::service::Service;
@@ -43,10 +47,15 @@ impl<S> Pin<S> {
     }
 
     /// The slow path: boxed, because it is rare and large.
-    async fn wait(&self, runtime: &Handle) -> Result<Arc<PinnedSnapshot>, Rejection> {
-        let at = (Instant::now() + MAX_WAIT).into_std();
-        let limit = Deadline { at, bound: Reason::NoConfiguration };
-        let first = Within::new(self.target.first(), Some(limit), runtime).await;
+    async fn wait(
+        &self,
+        patience: Patience,
+        deadline: Option<Deadline>,
+        runtime: &Handle,
+    ) -> Result<Arc<PinnedSnapshot>, Rejection> {
+        let longest = Deadline { at: (Instant::now() + MAX_WAIT).into_std(), bound: Reason::NoConfiguration };
+        let limit = deadline.filter(|own| own.at <= longest.at).unwrap_or(longest);
+        let first = Within::new(self.target.first(patience), Some(limit), runtime).await;
         // The limit knows no more than its reason; the target knows what is missing.
         first.map_err(|rejection| match rejection.detail() {
             Some(_) => rejection,
@@ -57,9 +66,10 @@ impl<S> Pin<S> {
 
 impl<S: Service<PinnedStage>> Service<CallStage> for Pin<S> {
     async fn call<'c>(&'c self, call: &'c mut Call) -> Result<Reply, Rejection> {
-        let snapshot = match self.target.current() {
+        let patience = if call.deadline.is_some() { Patience::Wait } else { Patience::FailFast };
+        let snapshot = match self.target.current(patience) {
             Some(current) => current?,
-            None => Box::pin(self.wait(&call.shared.runtime)).await?,
+            None => Box::pin(self.wait(patience, call.deadline, &call.shared.runtime)).await?,
         };
         call.facts.snapshot = snapshot.version;
         self.inner.call(Pinned { call, snapshot }).await

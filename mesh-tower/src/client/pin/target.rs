@@ -31,8 +31,19 @@ struct Shared {
 
 enum State {
     Pending(ConfigError),
+    /// As pending, but it is known that nobody answers at the moment.
+    Unreachable(ConfigError),
     Ready(Arc<PinnedSnapshot>),
     Failed(Rejection),
+}
+
+/// What a call does while no control plane can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It fails at once, as calls that are not "wait for ready" do with gRPC.
+    FailFast,
+    /// It waits: its caller has said for how long.
+    Wait,
 }
 
 /// A place among those who wait; given back on drop.
@@ -59,24 +70,27 @@ impl Target {
         Arc::new(Self { name, shared, _follow: follow, _subscription: subscription })
     }
 
-    /// The latest snapshot or refusal; none while the first one has not arrived.
-    pub(crate) fn current(&self) -> Option<Result<Arc<PinnedSnapshot>, Rejection>> {
+    /// The latest snapshot or refusal; none while there is something to wait for.
+    pub(crate) fn current(&self, patience: Patience) -> Option<Result<Arc<PinnedSnapshot>, Rejection>> {
         match &**self.shared.state.load() {
             State::Ready(snapshot) => Some(Ok(snapshot.clone())),
             State::Failed(rejection) => Some(Err(rejection.clone())),
-            State::Pending(_) => None,
+            State::Unreachable(error) if patience == Patience::FailFast => {
+                Some(Err(Rejection::new(Reason::NoConfiguration).with_detail(error.to_string())))
+            }
+            State::Pending(_) | State::Unreachable(_) => None,
         }
     }
 
     /// Waits for the first snapshot or refusal. Cancel safe.
-    pub(crate) async fn first(&self) -> Result<Arc<PinnedSnapshot>, Rejection> {
+    pub(crate) async fn first(&self, patience: Patience) -> Result<Arc<PinnedSnapshot>, Rejection> {
         let _place =
             Waiting::enter(&self.shared.waiting).ok_or_else(|| self.refusal(Reason::TooManyWaiting))?;
         loop {
             let mut changed = pin!(self.shared.changed.notified());
             // Registered before looking, so that a change in between is not missed.
             changed.as_mut().enable();
-            if let Some(current) = self.current() {
+            if let Some(current) = self.current(patience) {
                 return current;
             }
             changed.await;
@@ -87,7 +101,7 @@ impl Target {
     pub(crate) fn refusal(&self, reason: Reason) -> Rejection {
         let rejection = Rejection::new(reason);
         match &**self.shared.state.load() {
-            State::Pending(error) => rejection.with_detail(error.to_string()),
+            State::Pending(error) | State::Unreachable(error) => rejection.with_detail(error.to_string()),
             State::Ready(_) => rejection,
             State::Failed(rejection) => rejection.clone(),
         }
@@ -98,6 +112,7 @@ impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &**self.shared.state.load() {
             State::Pending(_) => "pending",
+            State::Unreachable(_) => "unreachable",
             State::Ready(_) => "ready",
             State::Failed(_) => "failed",
         };
@@ -114,6 +129,7 @@ async fn follow(mut changes: Changes<ClientSnapshot>, shared: Arc<Shared>, runti
         let next = state(&resolution, &runtime);
         match &next {
             State::Pending(error) => tracing::debug!(%error, "waiting for configuration"),
+            State::Unreachable(error) => tracing::warn!(%error, "no configuration yet"),
             State::Ready(snapshot) => tracing::debug!(version = snapshot.version, "configuration applied"),
             State::Failed(rejection) => tracing::warn!(%rejection, "the target cannot be served"),
         }
@@ -128,12 +144,12 @@ fn state(resolution: &Resolution<ClientSnapshot>, runtime: &Arc<Runtime>) -> Sta
         Resolution::Ready(snapshot) => State::Ready(Arc::new(PinnedSnapshot::new(snapshot, runtime))),
         Resolution::Failed(error) => {
             let reason = match error.problem {
+                ConfigProblem::Unreachable(_) => return State::Unreachable(error.clone()),
                 // An unknown name: there is no such thing to send requests to.
                 ConfigProblem::DoesNotExist => Reason::NoRoute,
-                ConfigProblem::Pending
-                | ConfigProblem::Invalid(_)
-                | ConfigProblem::Unreachable(_)
-                | ConfigProblem::Empty => Reason::NoConfiguration,
+                ConfigProblem::Pending | ConfigProblem::Invalid(_) | ConfigProblem::Empty => {
+                    Reason::NoConfiguration
+                }
             };
             State::Failed(Rejection::new(reason).with_detail(error.to_string()))
         }

@@ -2,14 +2,23 @@
 
 use std::time::Duration;
 
+use http::Request;
+use mesh_core::config::endpoints::Address;
 use mesh_core::error::Reason;
+use mesh_core::snapshot::ConfigProblem;
 use mesh_core::testing::endpoints;
 use tokio::time::Instant;
 use tokio_test::task;
 use tower::ServiceExt as _;
 
-use crate::client::testing::{Unreachable, World, get};
+use crate::body::Body;
+use crate::client::testing::{Answer, Unreachable, World, get, grpc, grpc_response};
+use crate::runtime::endpoint::UpstreamFuture;
 use crate::transport::pool::ConnectivityState;
+
+fn unreachable() -> ConfigProblem {
+    ConfigProblem::Unreachable("connection refused".into())
+}
 
 fn world() -> World {
     World::over(Unreachable(ConnectivityState::Ready))
@@ -37,6 +46,45 @@ async fn a_call_without_a_deadline_does_not_wait_for_ever() {
     let error = world.channel().strict().oneshot(get("/")).await.unwrap_err();
     assert_eq!((error.reason(), began.elapsed()), (Some(Reason::NoConfiguration), super::MAX_WAIT));
     assert!(error.to_string().contains("node-1"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_control_plane_a_call_waits_exactly_as_long_as_its_caller_said() {
+    let world = world();
+    world.publish_failure(unreachable());
+    let mut request = grpc("/");
+    request.headers_mut().insert("grpc-timeout", "500m".parse().unwrap());
+    let began = Instant::now();
+    let error = world.channel().strict().oneshot(request).await.unwrap_err();
+    assert_eq!(
+        (error.reason(), began.elapsed()),
+        (Some(Reason::DeadlineExceeded), Duration::from_millis(500))
+    );
+    assert!(error.to_string().contains("connection refused"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_control_plane_a_call_without_a_deadline_fails_at_once() {
+    let world = world();
+    world.publish_failure(unreachable());
+    let began = Instant::now();
+    let error = world.channel().strict().oneshot(get("/")).await.unwrap_err();
+    assert_eq!((error.reason(), began.elapsed()), (Some(Reason::NoConfiguration), Duration::ZERO));
+    assert!(error.to_string().contains("connection refused"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_the_control_plane_is_served_once_it_answers() {
+    let world = World::over(Answer(|_: &Address, _: Request<Body>| -> UpstreamFuture {
+        Box::pin(async { Ok(grpc_response("0")) })
+    }));
+    world.publish_failure(unreachable());
+    let mut request = grpc("/");
+    request.headers_mut().insert("grpc-timeout", "500m".parse().unwrap());
+    let mut call = task::spawn(world.channel().strict().oneshot(request));
+    assert!(call.poll().is_pending());
+    world.publish_endpoints(endpoints([1]));
+    assert_eq!(call.await.unwrap().status(), 200);
 }
 
 #[tokio::test(start_paused = true)]
