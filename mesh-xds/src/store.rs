@@ -102,12 +102,12 @@ impl Store {
         match value {
             Checked::Listener(config) => put(
                 self.listeners.get_mut(name),
-                |stored| stored.config == config,
+                |stored| Arc::ptr_eq(&stored.config, &config) || stored.config == config,
                 || StoredListener::new(config.clone()),
             ),
             Checked::Route(config) => put(
                 self.routes.get_mut(name),
-                |stored| *stored.config() == config,
+                |stored| Arc::ptr_eq(stored.config(), &config) || *stored.config() == config,
                 || RouteTable::compile(config.clone()),
             ),
             Checked::Cluster(config) => put_shared(self.clusters.get_mut(name), &config),
@@ -212,7 +212,8 @@ fn put<T>(slot: Option<&mut Slot<T>>, is_equal: impl FnOnce(&T) -> bool, make: i
 fn put_shared<T: PartialEq>(slot: Option<&mut Slot<T>>, value: &Arc<T>) -> bool {
     let Some(slot) = slot else { return false };
     slot.trouble = None;
-    if slot.good.as_ref() == Some(value) {
+    // What was not judged again is the same value.
+    if slot.good.as_ref().is_some_and(|good| Arc::ptr_eq(good, value) || good == value) {
         return false;
     }
     slot.good = Some(value.clone());

@@ -1,8 +1,8 @@
 //! The ADS client as a **sans-IO** machine: it is told what happened and when, and says what to send and what is new.
 //!
-//! Reference: xDS protocol; gRFC A27 (stream, ACK/NACK), A40 (states), A46 (valid resources of a refused response are
-//! used), A57 (does-not-exist timers), A88 (data errors). State of the world today; the surface fits incremental
-//! xDS, whose conversation would stand beside `sotw`.
+//! Reference: xDS protocol, both of its variants and resource TTL; gRFC A27 (stream, ACK/NACK), A40 (states), A46 (valid
+//! resources of a refused response are used), A57 (does-not-exist timers), A88 (data errors). What is said on the
+//! stream is the matter of `sotw` and `delta`; everything else is one for both.
 //!
 //! ```text
 //! Down ──handle_connected──► Up, silent ──handle_response──► Up, answered
@@ -12,14 +12,22 @@
 //!
 //! of one name:  Wanted ──timer──► Absent          Wanted: the timer runs from the request that names it until the
 //!                 │  └──refused─► Refused                 stream ends, and again on the next stream
-//!                 └─────value───► Present ──missing from a full response──► Present, deleted
+//!                 └─────value───► Held ──missing from a full response, removed, or past its time to live──► Deleted
 //! ```
-//! From every state a valid value leads to Present. A refused value never leaves Present: the last good one stays.
+//! From every state a valid value leads to Held. A refused value never leaves Held: the last good one stays, and so does
+//! its version, which is what a new incremental stream says to be held.
+//!
+//! Under the name [`WILDCARD`] everything of a kind is watched: what comes under other names is then watched as well, until
+//! it is deleted.
 //!
 //! Deviations: a response for a name that is not watched is tolerated and not kept, as A27 has it, but counts in the
 //! answer; a response to a type of which nothing was ever asked on the stream gets no answer, because the answer
-//! would be an empty list and ask for everything.
+//! would be an empty list and ask for everything. A heartbeat counts whatever version it names: it says that the resource
+//! exists. One for a resource that is not held any more, because the heartbeat was late, makes it be asked for again.
 
+mod conversation;
+mod delta;
+mod refusal;
 mod sotw;
 #[cfg(test)]
 mod tests;
@@ -27,20 +35,17 @@ mod timers;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use self::types::PerKind;
 
 pub use self::timers::{ABSENT_AFTER, ABSENT_AFTER_TRANSIENT, Reconnect};
-pub use self::types::{Kind, Name, Received, Request, Response, Update};
+pub use self::types::{Ask, Heartbeat, Kind, Name, Protocol, Received, Request, Response, Update, WILDCARD};
 
-use self::sotw::Sotw;
+use self::conversation::Conversation;
+use self::refusal::RefusalText;
 use self::timers::Deadlines;
-
-/// Longest text of one refused resource within a NACK. Names are never cut.
-const REASON_MAX: usize = 1024;
 
 /// The client's side of one ADS stream, over all its reconnections. `R` is a validated resource.
 ///
@@ -52,6 +57,8 @@ pub struct Ads<R> {
     link: Link,
     kinds: PerKind<Watched>,
     deadlines: Deadlines,
+    /// Ends of times to live. They go on while there is no stream.
+    expiries: Deadlines,
     updates: VecDeque<Update<R>>,
 }
 
@@ -62,18 +69,22 @@ enum Link {
 }
 
 /// Everything about one type.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watched {
     entries: BTreeMap<Name, Entry>,
-    sotw: Sotw,
+    conversation: Conversation,
 }
 
 /// One name that is watched.
 #[derive(Debug)]
 struct Entry {
+    /// Watched by its name, not only because everything is.
+    by_name: bool,
     state: State,
+    /// Version of the value that is held, where it has one of its own.
+    version: Option<Arc<str>>,
     /// What was last reported, so that it is reported once.
-    refusal: Option<Refusal>,
+    refusal: Option<Box<Refusal>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,10 +95,17 @@ struct Refusal {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Wanted { deadline: Option<Instant> },
+    /// Of [`WILDCARD`] alone.
+    Everything,
+    Wanted {
+        deadline: Option<Instant>,
+    },
     Absent,
     Refused,
-    Present { deleted: bool },
+    Held {
+        expires: Option<Instant>,
+    },
+    Deleted,
 }
 
 // === impl Ads ===
@@ -96,32 +114,52 @@ impl<R> Ads<R> {
     /// A machine that watches nothing and is not connected. A resource counts as absent `absent_after` the request
     /// that names it: [`ABSENT_AFTER`] unless the bootstrap says otherwise.
     #[must_use]
-    pub fn new(absent_after: Duration) -> Self {
+    pub fn new(protocol: Protocol, absent_after: Duration) -> Self {
+        let watched = || Watched { entries: BTreeMap::new(), conversation: Conversation::new(protocol) };
         Self {
             absent_after,
             link: Link::Down,
-            kinds: PerKind::default(),
+            kinds: PerKind::each(watched),
             deadlines: Deadlines::default(),
+            expiries: Deadlines::default(),
             updates: VecDeque::new(),
         }
     }
 
-    /// Begins to watch a resource. Watching what is watched changes nothing.
+    /// Begins to watch a resource, or all of the kind ([`WILDCARD`]). Watching what is watched changes nothing.
     pub fn watch(&mut self, kind: Kind, name: &str) {
-        let watched = self.kinds.get_mut(kind);
-        if !watched.entries.contains_key(name) {
-            let entry = Entry { state: State::Wanted { deadline: None }, refusal: None };
-            watched.entries.insert(Arc::from(name), entry);
-            watched.sotw.added();
+        let Watched { entries, conversation } = self.kinds.get_mut(kind);
+        if entries.get(name).is_some_and(|entry| entry.by_name) {
+            return;
         }
+        let name: Name = Arc::from(name);
+        let state = if &*name == WILDCARD { State::Everything } else { State::Wanted { deadline: None } };
+        conversation.added(&name);
+        entries.entry(name).or_insert_with(|| Entry::new(state)).by_name = true;
     }
 
     /// Ends the watch of a resource, and forgets it. The server is told, also of the last one.
     pub fn unwatch(&mut self, kind: Kind, name: &str) {
-        let watched = self.kinds.get_mut(kind);
-        if let Some((name, entry)) = watched.entries.remove_entry(name) {
-            watched.sotw.dropped(name.clone());
-            self.stop_timer(kind, name, entry.state);
+        let Watched { entries, conversation } = self.kinds.get_mut(kind);
+        let Some((name, entry)) = entries.remove_entry(name) else { return };
+        if entry.by_name {
+            conversation.dropped(name.clone());
+        }
+        let mut forgotten = vec![(name, entry.state)];
+        if entry.state == State::Everything {
+            let unnamed = entries.iter().filter(|(_, entry)| !entry.by_name);
+            forgotten.extend(unnamed.map(|(name, entry)| (name.clone(), entry.state)));
+            entries.retain(|_, entry| entry.by_name);
+        }
+        for (name, state) in forgotten {
+            self.stop_timer(kind, name, state);
+        }
+    }
+
+    /// The value of a resource is no longer kept, although it is watched: its version is not held any more.
+    pub fn forget_value(&mut self, kind: Kind, name: &str) {
+        if let Some(entry) = self.kinds.get_mut(kind).entries.get_mut(name) {
+            entry.version = None;
         }
     }
 
@@ -131,20 +169,32 @@ impl<R> Ads<R> {
         Kind::ALL.into_iter().all(|kind| self.kinds.get(kind).entries.is_empty())
     }
 
+    /// How many names of a kind are watched.
+    #[must_use]
+    pub fn watched(&self, kind: Kind) -> usize {
+        self.kinds.get(kind).entries.len()
+    }
+
+    /// Whether a resource is watched.
+    #[must_use]
+    pub fn is_watched(&self, kind: Kind, name: &str) -> bool {
+        self.kinds.get(kind).entries.contains_key(name)
+    }
+
     /// A stream was opened: nonces start over, versions stay, everything is asked for again.
     pub fn handle_connected(&mut self, _now: Instant) {
-        self.stop_all_timers();
+        self.stop_deadlines();
         self.link = Link::Up { first_request: true, answered: false };
         for kind in Kind::ALL {
-            self.kinds.get_mut(kind).sotw.restart();
+            self.kinds.get_mut(kind).conversation.restart();
         }
     }
 
-    /// The stream ended, or could not be opened. No timer runs until the next one.
+    /// The stream ended, or could not be opened. Nothing counts as absent until the next one; times to live go on.
     pub fn handle_disconnected(&mut self, _now: Instant) {
         let answered = matches!(self.link, Link::Up { answered: true, .. });
         self.link = Link::Down;
-        self.stop_all_timers();
+        self.stop_deadlines();
         if !answered && !self.is_idle() {
             self.updates.push_back(Update::Unreachable);
         }
@@ -154,36 +204,52 @@ impl<R> Ads<R> {
     pub fn handle_response(&mut self, now: Instant, response: Response<R>) {
         let Link::Up { answered, .. } = &mut self.link else { return };
         *answered = true;
-        let Response { kind, version, nonce, resources, removed } = response;
+        let Response { kind, version, nonce, resources, heartbeats, removed } = response;
         let mut seen = BTreeSet::new();
         let mut nameless = false;
-        let mut refusal = RefusalText::new(kind, resources.len());
-        for (position, Received { name, verdict }) in resources.into_iter().enumerate() {
+        let mut refusal = RefusalText::new(kind, resources.len() + heartbeats.len());
+        for (position, Received { name, version: own, ttl, verdict }) in resources.into_iter().enumerate() {
             let Some(name) = name else {
                 nameless = true;
-                refusal.add(None, position, verdict.err().as_deref().unwrap_or("has no name"));
+                refusal.add_nameless(position, verdict.err().as_deref().unwrap_or("has no name"));
                 continue;
             };
             if !seen.insert(name.clone()) {
-                refusal.add(Some(&name), position, "is in the response more than once");
+                refusal.add(&name, TWICE);
                 continue;
             }
-            if let Err(reason) = &verdict {
-                refusal.add(Some(&name), position, reason);
+            let shown = own.as_ref().unwrap_or(&version);
+            match verdict {
+                Ok(value) => {
+                    let expires = ttl.and_then(|ttl| now.checked_add(ttl));
+                    self.handle_value(kind, &name, shown, value, expires);
+                    self.hold_version(now, kind, &name, own);
+                }
+                Err(reason) => {
+                    refusal.add(&name, &reason);
+                    self.handle_refused(now, kind, name, Refusal { version: shown.clone(), reason });
+                }
             }
-            self.handle_resource(kind, name, &version, verdict);
+        }
+        for Heartbeat { name, ttl } in heartbeats {
+            if seen.insert(name.clone()) {
+                self.handle_heartbeat(now, kind, &name, ttl);
+            } else {
+                refusal.add(&name, TWICE);
+            }
         }
         for name in removed {
-            self.handle_deleted(kind, &name);
+            if seen.contains(&name) {
+                refusal.add(&name, "is in the response and removed by it");
+            } else {
+                self.handle_removed(now, kind, &name);
+            }
         }
+        let conversation = &mut self.kinds.get_mut(kind).conversation;
+        conversation.answer(now, version, nonce, refusal.finish());
         // What has no name could be any of those that seem to be missing, so none of them counts as deleted.
-        if sotw::is_full_state(kind) && !nameless {
+        if conversation.is_full_state(kind) && !nameless {
             self.handle_missing(kind, &seen);
-        }
-        let sotw = &mut self.kinds.get_mut(kind).sotw;
-        match refusal.finish() {
-            None => sotw.accept(version, nonce),
-            Some(text) => sotw.refuse(now, nonce, text),
         }
     }
 
@@ -195,6 +261,9 @@ impl<R> Ads<R> {
                 self.updates.push_back(Update::Absent { kind, name });
             }
         }
+        while let Some((kind, name)) = self.expiries.pop(now) {
+            self.handle_deleted(kind, &name);
+        }
     }
 
     /// When to call [`Ads::handle_timeout`], and [`Ads::poll_transmit`] after it.
@@ -202,9 +271,11 @@ impl<R> Ads<R> {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let held = match self.link {
             Link::Down => None,
-            Link::Up { .. } => Kind::ALL.into_iter().filter_map(|kind| self.kinds.get(kind).sotw.due()).min(),
+            Link::Up { .. } => {
+                Kind::ALL.into_iter().filter_map(|kind| self.kinds.get(kind).conversation.due()).min()
+            }
         };
-        [self.deadlines.next(), held].into_iter().flatten().min()
+        [self.deadlines.next(), self.expiries.next(), held].into_iter().flatten().min()
     }
 
     /// The next request to send, at the moment when the stream can take it. It counts as sent: the timers of the
@@ -212,8 +283,8 @@ impl<R> Ads<R> {
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Request> {
         let Link::Up { first_request, .. } = &mut self.link else { return None };
         for kind in Kind::ALL {
-            let Watched { entries, sotw } = self.kinds.get_mut(kind);
-            if let Some(mut request) = sotw.request(now, kind, entries.keys()) {
+            let Watched { entries, conversation } = self.kinds.get_mut(kind);
+            if let Some(mut request) = conversation.request(now, kind, entries) {
                 request.first = std::mem::replace(first_request, false);
                 self.start_timers(now, &request);
                 return Some(request);
@@ -227,8 +298,8 @@ impl<R> Ads<R> {
     pub fn wants_transmit(&self, now: Instant) -> bool {
         self.link != Link::Down
             && Kind::ALL.into_iter().any(|kind| {
-                let Watched { entries, sotw } = self.kinds.get(kind);
-                sotw.wants_transmit(now, entries.is_empty())
+                let Watched { entries, conversation } = self.kinds.get(kind);
+                conversation.wants_transmit(now, entries.is_empty())
             })
     }
 
@@ -237,36 +308,77 @@ impl<R> Ads<R> {
         self.updates.pop_front()
     }
 
-    fn handle_resource(&mut self, kind: Kind, name: Name, version: &Arc<str>, verdict: Result<R, Arc<str>>) {
-        let Some(entry) = self.kinds.get_mut(kind).entries.get_mut(&name) else { return };
+    fn handle_value(
+        &mut self,
+        kind: Kind,
+        name: &Name,
+        version: &Arc<str>,
+        value: R,
+        expires: Option<Instant>,
+    ) {
+        let Some(entry) = self.kinds.get_mut(kind).watched(name) else { return };
+        let before = std::mem::replace(&mut entry.state, State::Held { expires });
+        entry.refusal = None;
+        self.updates.push_back(Update::Changed { kind, name: name.clone(), version: version.clone(), value });
+        self.stop_timer(kind, name.clone(), before);
+        if let Some(at) = expires {
+            self.expiries.start(at, kind, name.clone());
+        }
+    }
+
+    /// A valid value is held from now on, in a version of its own where there are such.
+    fn hold_version(&mut self, now: Instant, kind: Kind, name: &Name, version: Option<Arc<str>>) {
+        let watched = self.kinds.get_mut(kind);
+        watched.conversation.came(now, name);
+        if let Some(entry) = watched.watched(name) {
+            // istiod has none for what it makes itself; to hold no version in particular cannot be said
+            entry.version = version.filter(|version| !version.is_empty());
+        }
+    }
+
+    fn handle_refused(&mut self, now: Instant, kind: Kind, name: Name, refusal: Refusal) {
+        let watched = self.kinds.get_mut(kind);
+        watched.conversation.came(now, &name);
+        let Some(entry) = watched.watched(&name) else { return };
         let before = entry.state;
-        let version = version.clone();
-        match verdict {
-            Ok(value) => {
-                entry.state = State::Present { deleted: false };
-                entry.refusal = None;
-                self.updates.push_back(Update::Changed { kind, name: name.clone(), version, value });
-            }
-            Err(reason) => {
-                // It exists, however bad it is, so a deletion is over; and the last good value stays.
-                entry.state = match before {
-                    State::Present { .. } => State::Present { deleted: false },
-                    State::Wanted { .. } | State::Absent | State::Refused => State::Refused,
-                };
-                let refusal = Refusal { version: version.clone(), reason: reason.clone() };
-                if entry.refusal.as_ref() != Some(&refusal) {
-                    entry.refusal = Some(refusal);
-                    self.updates.push_back(Update::Refused { kind, name: name.clone(), version, reason });
+        // It exists, however bad it is, so a deletion is over; and the last good value stays.
+        entry.state = match before {
+            State::Held { .. } => before,
+            State::Deleted => State::Held { expires: None },
+            State::Everything | State::Wanted { .. } | State::Absent | State::Refused => State::Refused,
+        };
+        if entry.refusal.as_deref() != Some(&refusal) {
+            entry.refusal = Some(Box::new(refusal.clone()));
+            let Refusal { version, reason } = refusal;
+            self.updates.push_back(Update::Refused { kind, name: name.clone(), version, reason });
+        }
+        if matches!(before, State::Wanted { .. }) {
+            self.stop_timer(kind, name, before);
+        }
+    }
+
+    fn handle_heartbeat(&mut self, now: Instant, kind: Kind, name: &Name, ttl: Duration) {
+        let Watched { entries, conversation } = self.kinds.get_mut(kind);
+        let Some(entry) = entries.get_mut(name) else { return };
+        match entry.state {
+            State::Held { .. } => {
+                let expires = now.checked_add(ttl);
+                let before = std::mem::replace(&mut entry.state, State::Held { expires });
+                self.stop_timer(kind, name.clone(), before);
+                if let Some(at) = expires {
+                    self.expiries.start(at, kind, name.clone());
                 }
             }
+            State::Wanted { .. } | State::Absent | State::Deleted => conversation.renew(name),
+            // a refused one is not held either, but the next one of it would be refused as well
+            State::Everything | State::Refused => {}
         }
-        self.stop_timer(kind, name, before);
     }
 
     fn handle_missing(&mut self, kind: Kind, seen: &BTreeSet<Name>) {
         let entries = &self.kinds.get(kind).entries;
         let is_missing = |(name, entry): &(&Name, &Entry)| {
-            entry.state == State::Present { deleted: false } && !seen.contains(*name)
+            matches!(entry.state, State::Held { .. }) && !seen.contains(*name)
         };
         let missing: Vec<Name> = entries.iter().filter(is_missing).map(|(name, _)| name.clone()).collect();
         for name in missing {
@@ -274,20 +386,32 @@ impl<R> Ads<R> {
         }
     }
 
+    /// The control plane says that there is no such resource.
+    fn handle_removed(&mut self, now: Instant, kind: Kind, name: &Name) {
+        let Watched { entries, conversation } = self.kinds.get_mut(kind);
+        if entries.get(name).is_some_and(|entry| entry.by_name && entry.state != State::Everything) {
+            conversation.removed(now, name.clone());
+        }
+        self.handle_deleted(kind, name);
+    }
+
     fn handle_deleted(&mut self, kind: Kind, name: &Name) {
-        let Some(entry) = self.kinds.get_mut(kind).entries.get_mut(name) else { return };
+        let entries = &mut self.kinds.get_mut(kind).entries;
+        let Some(entry) = entries.get_mut(name) else { return };
         let before = entry.state;
         let (after, update) = match before {
-            State::Present { deleted: true } | State::Absent => return,
-            State::Present { deleted: false } => {
-                (State::Present { deleted: true }, Update::Deleted { kind, name: name.clone() })
-            }
+            State::Everything | State::Deleted | State::Absent => return,
+            State::Held { .. } => (State::Deleted, Update::Deleted { kind, name: name.clone() }),
             State::Wanted { .. } | State::Refused => {
                 (State::Absent, Update::Absent { kind, name: name.clone() })
             }
         };
         entry.state = after;
         entry.refusal = None;
+        entry.version = None;
+        if !entry.by_name {
+            entries.remove(name);
+        }
         self.updates.push_back(update);
         self.stop_timer(kind, name.clone(), before);
     }
@@ -295,7 +419,7 @@ impl<R> Ads<R> {
     fn start_timers(&mut self, now: Instant, request: &Request) {
         let at = now + self.absent_after;
         let entries = &mut self.kinds.get_mut(request.kind).entries;
-        for name in &request.names {
+        for name in request.names() {
             if let Some(Entry { state: State::Wanted { deadline: deadline @ None }, .. }) =
                 entries.get_mut(name)
             {
@@ -306,12 +430,19 @@ impl<R> Ads<R> {
     }
 
     fn stop_timer(&mut self, kind: Kind, name: Name, state: State) {
-        if let State::Wanted { deadline: Some(at) } = state {
-            self.deadlines.stop(at, kind, name);
+        match state {
+            State::Wanted { deadline: Some(at) } => self.deadlines.stop(at, kind, name),
+            State::Held { expires: Some(at) } => self.expiries.stop(at, kind, name),
+            State::Everything
+            | State::Wanted { deadline: None }
+            | State::Absent
+            | State::Refused
+            | State::Held { expires: None }
+            | State::Deleted => {}
         }
     }
 
-    fn stop_all_timers(&mut self) {
+    fn stop_deadlines(&mut self) {
         self.deadlines.clear();
         for kind in Kind::ALL {
             for entry in self.kinds.get_mut(kind).entries.values_mut() {
@@ -323,38 +454,28 @@ impl<R> Ads<R> {
     }
 }
 
-/// The text of a NACK, as it is gathered.
-struct RefusalText {
-    kind: Kind,
-    total: usize,
-    bad: usize,
-    text: String,
-}
+// === impl Watched ===
 
-// === impl RefusalText ===
-
-impl RefusalText {
-    fn new(kind: Kind, total: usize) -> Self {
-        Self { kind, total, bad: 0, text: String::new() }
-    }
-
-    fn add(&mut self, name: Option<&Name>, position: usize, reason: &str) {
-        self.bad += 1;
-        let reason = cut(reason);
-        // writing to a String cannot fail
-        _ = match name {
-            Some(name) => write!(self.text, "; {} {name:?}: {reason}", self.kind),
-            None => write!(self.text, "; resources[{position}]: {reason}"),
-        };
-    }
-
-    fn finish(self) -> Option<Arc<str>> {
-        let Self { kind: _, total, bad, text } = self;
-        (bad > 0).then(|| format!("{bad} of {total} resources refused{text}").into())
+impl Watched {
+    /// The entry of a resource that came. Where everything is watched, it is made.
+    fn watched(&mut self, name: &Name) -> Option<&mut Entry> {
+        if **name == *WILDCARD {
+            return None;
+        }
+        if !self.entries.contains_key(name) && self.entries.contains_key(WILDCARD) {
+            self.entries.insert(name.clone(), Entry::new(State::Wanted { deadline: None }));
+        }
+        self.entries.get_mut(name)
     }
 }
 
-fn cut(reason: &str) -> &str {
-    let end = (0..=REASON_MAX.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
-    end.and_then(|end| reason.get(..end)).unwrap_or_default()
+// === impl Entry ===
+
+impl Entry {
+    fn new(state: State) -> Self {
+        Self { by_name: false, state, version: None, refusal: None }
+    }
 }
+
+/// What is wrong with the second resource of a name.
+const TWICE: &str = "is in the response more than once";

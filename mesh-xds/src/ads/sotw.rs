@@ -13,15 +13,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::types::{Kind, Name, Request};
-
-/// How long the first repetition of a refusal waits; it doubles from there.
-const REPEAT_FIRST: Duration = Duration::from_millis(500);
-
-/// The longest wait of a repeated refusal. It bounds how late a correction can come through.
-const REPEAT_MAX: Duration = Duration::from_secs(5);
+use super::refusal::HoldBack;
+use super::types::{Ask, Kind, Name, Request};
 
 #[derive(Debug)]
 pub(super) struct Sotw {
@@ -35,7 +30,7 @@ pub(super) struct Sotw {
     /// Names that were dropped since the last request.
     dropped: BTreeSet<Name>,
     answer: Answer,
-    last_refusal: Option<Refusal>,
+    hold_back: HoldBack,
 }
 
 /// The answer to the last response, until it is sent.
@@ -44,21 +39,6 @@ enum Answer {
     None,
     Accept,
     Refuse { text: Arc<str>, due: Instant },
-}
-
-#[derive(Debug)]
-struct Refusal {
-    text: Arc<str>,
-    repeats: u32,
-}
-
-/// Whether a response holds every resource that exists, so that one that is missing was deleted: listeners and
-/// clusters only.
-pub(super) fn is_full_state(kind: Kind) -> bool {
-    match kind {
-        Kind::Listener | Kind::Cluster => true,
-        Kind::Route | Kind::Endpoints => false,
-    }
 }
 
 // === impl Sotw ===
@@ -71,7 +51,7 @@ impl Sotw {
         self.names_changed = true;
         self.dropped.clear();
         self.answer = Answer::None;
-        self.last_refusal = None;
+        self.hold_back.reset();
     }
 
     pub(super) fn added(&mut self) {
@@ -85,30 +65,26 @@ impl Sotw {
         }
     }
 
-    /// The whole response was valid.
-    pub(super) fn accept(&mut self, version: Arc<str>, nonce: Arc<str>) {
-        self.version = version;
+    /// A response was valid, or part of it was not.
+    pub(super) fn answer(
+        &mut self,
+        now: Instant,
+        version: Arc<str>,
+        nonce: Arc<str>,
+        refusal: Option<Arc<str>>,
+    ) {
         self.nonce = nonce;
-        self.answer = if self.sent.is_some() { Answer::Accept } else { Answer::None };
-        self.last_refusal = None;
-    }
-
-    /// Part of the response was not valid.
-    pub(super) fn refuse(&mut self, now: Instant, nonce: Arc<str>, text: Arc<str>) {
-        self.nonce = nonce;
-        if self.sent.is_none() {
-            return; // nothing was asked for on this stream, so no answer is owed
+        if refusal.is_none() {
+            self.version = version;
+            self.hold_back.reset();
         }
-        let repeats = match &self.last_refusal {
-            Some(last) if last.text == text => last.repeats.saturating_add(1),
-            Some(_) | None => 0,
-        };
-        let wait = match repeats.checked_sub(1) {
-            None => Duration::ZERO,
-            Some(n) => REPEAT_FIRST.saturating_mul(1 << n.min(10)).min(REPEAT_MAX),
-        };
-        self.answer = Answer::Refuse { text: text.clone(), due: now + wait };
-        self.last_refusal = Some(Refusal { text, repeats });
+        // Where nothing was asked for on this stream, no answer is owed.
+        if self.sent.is_some() {
+            self.answer = match refusal {
+                None => Answer::Accept,
+                Some(text) => Answer::Refuse { due: self.hold_back.refuse(now, &text), text },
+            };
+        }
     }
 
     /// When a refusal that is held back is due.
@@ -170,11 +146,10 @@ impl Sotw {
         self.sent = Some(names.clone());
         Some(Request {
             kind,
-            version: self.version.clone(),
             nonce: self.nonce.clone(),
-            names,
             refusal,
             first: false,
+            ask: Ask::All { version: self.version.clone(), names },
         })
     }
 }
@@ -188,7 +163,7 @@ impl Default for Sotw {
             names_changed: false,
             dropped: BTreeSet::new(),
             answer: Answer::None,
-            last_refusal: None,
+            hold_back: HoldBack::default(),
         }
     }
 }

@@ -2,9 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Name of a resource.
 pub type Name = Arc<str>;
+
+/// The name by which everything of a kind is watched.
+pub const WILDCARD: &str = "*";
 
 /// The resource types that the mesh asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,24 +32,53 @@ pub(crate) struct PerKind<T> {
     endpoints: T,
 }
 
-/// A request to the control plane (`DiscoveryRequest`).
+/// How a control plane is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Protocol {
+    /// `StreamAggregatedResources`: every request carries all names, every response of listeners or clusters all of them.
+    #[default]
+    StateOfTheWorld,
+    /// `DeltaAggregatedResources`: requests carry what changed of the names, responses what changed of the resources.
+    Incremental,
+}
+
+/// A request to the control plane (`DiscoveryRequest`, `DeltaDiscoveryRequest`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// Which type.
     pub kind: Kind,
-    /// The last accepted version of the type; empty where there is none.
-    pub version: Arc<str>,
-    /// The nonce of the response that this answers; empty where none came on this stream.
+    /// The nonce of the response that this answers; empty where it answers none.
     pub nonce: Arc<str>,
-    /// All names of the type that are wanted, sorted.
-    pub names: Vec<Name>,
     /// Set where this refuses a response (a NACK): one text that names every bad resource.
     pub refusal: Option<Arc<str>>,
     /// The first request of its stream carries the node.
     pub first: bool,
+    /// What is asked for.
+    pub ask: Ask,
 }
 
-/// A response of the control plane, decoded and validated (`DiscoveryResponse`).
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// State of the world.
+    All {
+        /// The last accepted version of the type; empty where there is none.
+        version: Arc<str>,
+        /// All names of the type that are wanted, sorted.
+        names: Vec<Name>,
+    },
+    /// Incremental.
+    Changes {
+        /// Names that are wanted from now on, sorted.
+        subscribe: Vec<Name>,
+        /// Names that are no longer wanted, sorted.
+        unsubscribe: Vec<Name>,
+        /// On the first request of the type: which versions of which resources are held, so that they are not sent again.
+        held: Vec<(Name, Arc<str>)>,
+    },
+}
+
+/// A response of the control plane, decoded and validated (`DiscoveryResponse`, `DeltaDiscoveryResponse`).
 #[derive(Debug, Clone)]
 pub struct Response<R> {
     /// Which type.
@@ -56,6 +89,8 @@ pub struct Response<R> {
     pub nonce: Arc<str>,
     /// The resources in their order.
     pub resources: Vec<Received<R>>,
+    /// Resources that stay as they are, and exist for a while longer.
+    pub heartbeats: Vec<Heartbeat>,
     /// Names that the control plane says are gone. State of the world has none: there, absence says it.
     pub removed: Vec<Name>,
 }
@@ -65,8 +100,21 @@ pub struct Response<R> {
 pub struct Received<R> {
     /// Its name; none where it could not be decoded far enough to know.
     pub name: Option<Name>,
+    /// Its own version; none in state of the world, where a response has one for all.
+    pub version: Option<Arc<str>>,
+    /// How long it exists, unless the control plane says so again.
+    pub ttl: Option<Duration>,
     /// The valid value, or what is wrong with it: a field path and a reason.
     pub verdict: Result<R, Arc<str>>,
+}
+
+/// A resource that is only said to exist still: a `Resource` wrapper with a time to live and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Its name.
+    pub name: Name,
+    /// How long it exists from now on.
+    pub ttl: Duration,
 }
 
 /// What became of something that is watched.
@@ -78,7 +126,7 @@ pub enum Update<R> {
         kind: Kind,
         /// Which resource.
         name: Name,
-        /// Version of the response that brought it.
+        /// Its version, or that of the response that brought it.
         version: Arc<str>,
         /// The value.
         value: R,
@@ -89,19 +137,20 @@ pub enum Update<R> {
         kind: Kind,
         /// Which resource.
         name: Name,
-        /// Version of the response that brought it.
+        /// Its version, or that of the response that brought it.
         version: Arc<str>,
         /// Field path and reason.
         reason: Arc<str>,
     },
-    /// The control plane no longer has it. What was cached stays (a *data error* of gRFC A88).
+    /// The control plane no longer has it, or it outlived its time to live. What was cached stays (a *data error* of
+    /// gRFC A88).
     Deleted {
         /// Which type.
         kind: Kind,
         /// Which resource.
         name: Name,
     },
-    /// It was asked for, and did not come in time.
+    /// It was asked for, and did not come in time, or the control plane says that there is none.
     Absent {
         /// Which type.
         kind: Kind,
@@ -154,9 +203,26 @@ impl fmt::Display for Kind {
     }
 }
 
+// === impl Request ===
+
+impl Request {
+    /// The names that it asks for: all that are wanted in state of the world, the new ones in incremental.
+    #[must_use]
+    pub fn names(&self) -> &[Name] {
+        match &self.ask {
+            Ask::All { names, .. } => names,
+            Ask::Changes { subscribe, .. } => subscribe,
+        }
+    }
+}
+
 // === impl PerKind ===
 
 impl<T> PerKind<T> {
+    pub(crate) fn each(make: impl Fn() -> T) -> Self {
+        Self { listener: make(), route: make(), cluster: make(), endpoints: make() }
+    }
+
     pub(crate) fn get(&self, kind: Kind) -> &T {
         match kind {
             Kind::Listener => &self.listener,

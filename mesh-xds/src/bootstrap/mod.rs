@@ -38,6 +38,8 @@ use self::error::{Problem, Reason};
 use self::json::Field;
 use self::uri::Scheme;
 
+use crate::ads::Protocol;
+
 /// A complete, valid bootstrap.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bootstrap {
@@ -69,6 +71,8 @@ pub struct ServerFeatures {
     pub resource_timer_is_transient_error: bool,
     /// A81: the control plane may rewrite the authority of requests.
     pub trusted_xds_server: bool,
+    /// `xds.delta`: the control plane speaks incremental xDS, and is spoken to so. No gRFC has a name for this.
+    pub incremental: bool,
 }
 
 /// An authority of `xdstp://` names (gRFC A47).
@@ -119,6 +123,17 @@ impl Bootstrap {
     #[must_use]
     pub fn first_server(&self) -> &ServerConfig {
         &self.server
+    }
+
+    /// Sets the protocol that is spoken with every control plane, whatever the bootstrap says of them.
+    #[must_use]
+    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
+        let of_authorities = self.authorities.values_mut().flat_map(|authority| &mut authority.servers);
+        let all = std::iter::once(&mut self.server).chain(&mut self.fallbacks).chain(of_authorities);
+        for server in all {
+            server.features.incremental = protocol == Protocol::Incremental;
+        }
+        self
     }
 
     /// Who this process is.
@@ -194,6 +209,19 @@ impl ServerConfig {
         self
     }
 
+    /// Sets the protocol that is spoken with this control plane.
+    #[must_use]
+    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
+        self.features.incremental = protocol == Protocol::Incremental;
+        self
+    }
+
+    /// The protocol that is spoken with this control plane.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        if self.features.incremental { Protocol::Incremental } else { Protocol::StateOfTheWorld }
+    }
+
     /// Where the control plane listens.
     #[must_use]
     pub fn uri(&self) -> &ServerUri {
@@ -251,6 +279,7 @@ impl ServerFeatures {
                     features.resource_timer_is_transient_error = true
                 }
                 Ok(Some("trusted_xds_server")) => features.trusted_xds_server = true,
+                Ok(Some("xds.delta")) => features.incremental = true,
                 Ok(_) | Err(_) => {}
             }
         }

@@ -285,6 +285,20 @@ fn server_features_are_read_and_unknown_ones_ignored() {
 }
 
 #[test]
+fn the_protocol_is_chosen_by_a_server_feature_or_in_code() {
+    let mut server = plain_server();
+    let bootstrap: Bootstrap = document(server.clone(), json!({})).parse().unwrap();
+    assert_eq!(bootstrap.first_server().protocol(), Protocol::StateOfTheWorld, "unless it is chosen");
+    let bootstrap = bootstrap.with_protocol(Protocol::Incremental);
+    assert_eq!(bootstrap.first_server().protocol(), Protocol::Incremental);
+    server["server_features"] = json!(["xds.delta"]);
+    let bootstrap: Bootstrap = document(server, json!({})).parse().unwrap();
+    assert_eq!(bootstrap.first_server().protocol(), Protocol::Incremental);
+    let server = ServerConfig::insecure("xds:1").unwrap().with_protocol(Protocol::Incremental);
+    assert_eq!(server.protocol(), Protocol::Incremental);
+}
+
+#[test]
 fn only_an_xdstp_template_is_percent_encoded() {
     let target = "a b/c:80[é]%";
     assert_eq!(ListenerTemplate::new("plain/%s").for_target(target), "plain/a b/c:80[é]%");

@@ -12,7 +12,7 @@ use mesh_core::snapshot::{
 };
 
 use super::targets::{Entry, Open};
-use crate::ads::{Ads, Kind, Name, Request, Response, Update};
+use crate::ads::{Ads, Kind, Name, Protocol, Request, Response, Update};
 use crate::assemble::{Assembled, Assembler};
 use crate::graph::{Graph, Swept};
 use crate::invalid::FieldPath;
@@ -79,9 +79,9 @@ pub(super) fn first_resolution<S>(root: &Root, node: &Arc<str>) -> Resolution<S>
 // === impl Engine ===
 
 impl Engine {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(protocol: Protocol, settings: Settings) -> Self {
         Self {
-            ads: Ads::new(settings.absent_after),
+            ads: Ads::new(protocol, settings.absent_after),
             store: Store::new(settings.on_data_error),
             graph: Graph::default(),
             settings,
@@ -103,6 +103,15 @@ impl Engine {
     /// Whether nothing is wanted of the control plane.
     pub(crate) fn is_idle(&self) -> bool {
         self.ads.is_idle()
+    }
+
+    /// How many resources of a kind are watched.
+    pub(crate) fn watched(&self, kind: Kind) -> usize {
+        self.ads.watched(kind)
+    }
+
+    pub(crate) fn is_watched(&self, kind: Kind, name: &str) -> bool {
+        self.ads.is_watched(kind, name)
     }
 
     pub(crate) fn handle_connected(&mut self, now: Instant) {
@@ -164,6 +173,9 @@ impl Engine {
                 }
                 Update::Refused { kind, name, version, reason } => {
                     tracing::warn!(%kind, name = &*name, version = &*version, reason = &*reason, "resource refused");
+                    if self.settings.on_data_error == OnDataError::Drop {
+                        self.ads.forget_value(kind, &name);
+                    }
                     (Some(kind), self.store.fail(kind, &name, ConfigProblem::Invalid(reason)))
                 }
                 Update::Deleted { kind, name } => {

@@ -17,7 +17,6 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
 use mesh_core::rng::Xoshiro;
 use tokio::time::sleep_until;
 
@@ -27,7 +26,7 @@ pub(crate) use self::targets::Targets;
 use crate::ads::Reconnect;
 use crate::bootstrap::{Bootstrap, ServerConfig};
 use crate::transport::connect::Connect;
-use crate::transport::{Decoder, Room, Stream, render, render_status, request_to_proto};
+use crate::transport::{Decoder, Message, Room, Stream, render, render_status};
 
 /// How long a stream is kept after the last target was closed, for one that may be opened next.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -58,7 +57,7 @@ enum Ended {
 
 /// What the loop woke up for.
 enum Event<'a> {
-    Response(Result<Option<DiscoveryResponse>, tonic::Status>),
+    Response(Result<Option<Message>, tonic::Status>),
     Room(Option<Room<'a>>),
     Targets,
     Timer,
@@ -77,11 +76,11 @@ impl Driver {
     ) -> Self {
         Self {
             decoder: Decoder::new(&bootstrap),
+            engine: Engine::new(server.protocol(), settings),
             bootstrap,
             server,
             connector,
             targets,
-            engine: Engine::new(settings),
             reconnect: Reconnect::new(),
             rng,
         }
@@ -118,8 +117,9 @@ impl Driver {
 
     async fn connect_and_stream(&mut self) -> Ended {
         let (server, connector) = (self.server.clone(), self.connector.clone());
+        let bootstrap = self.bootstrap.clone();
         tracing::debug!(server = server.uri().as_str(), "connecting to control plane");
-        match self.meanwhile(Stream::open(&server, &*connector)).await {
+        match self.meanwhile(Stream::open(&bootstrap, &server, &*connector)).await {
             Err(error) => Ended::Lost(render(&error).into()),
             Ok(stream) => {
                 tracing::info!(server = server.uri().as_str(), "control plane connected");
@@ -171,15 +171,17 @@ impl Driver {
         }
     }
 
-    async fn handle_response(&mut self, response: DiscoveryResponse) {
-        let type_url = response.type_url.clone();
+    async fn handle_response(&mut self, message: Message) {
+        let type_url = message.type_url().to_owned();
         self.reconnect.handle_response();
-        match self.decoder.decode(response).await {
+        match self.decoder.decode(message).await {
             Some(response) => {
                 let (kind, version, resources) =
                     (response.kind, &*response.version, response.resources.len());
                 tracing::debug!(%kind, version, resources, "response received");
                 self.engine.handle_response(now(), response);
+                let Self { decoder, engine, .. } = self;
+                decoder.shrink(kind, engine.watched(kind), |name| engine.is_watched(kind, name));
             }
             None => tracing::warn!(type_url, "control plane sent a type that was not asked for; ignored"),
         }
@@ -187,23 +189,25 @@ impl Driver {
 
     fn transmit(&mut self, room: Room<'_>) {
         let Some(request) = self.engine.poll_transmit(now()) else { return };
-        let (kind, version, names) = (request.kind, &*request.version, request.names.len());
+        let (kind, names) = (request.kind, request.names().len());
         match &request.refusal {
-            Some(refusal) => tracing::warn!(%kind, version, refusal = &**refusal, "response refused (NACK)"),
-            None if request.nonce.is_empty() => tracing::debug!(%kind, version, names, "subscribing"),
-            None => tracing::debug!(%kind, version, names, "response accepted (ACK), or names changed"),
+            Some(refusal) => tracing::warn!(%kind, refusal = &**refusal, "response refused (NACK)"),
+            None if request.nonce.is_empty() => tracing::debug!(%kind, names, "subscribing"),
+            None => tracing::debug!(%kind, names, "response accepted (ACK), or names changed"),
         }
-        room.send(request_to_proto(request, self.bootstrap.node()));
+        room.send(request);
     }
 
-    /// Waits for `future`, while targets can be opened and closed.
+    /// Waits for `future`, while targets can be opened and closed, and times to live end.
     async fn meanwhile<T>(&mut self, future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
         loop {
+            let timer = self.engine.poll_timeout();
             tokio::select! {
                 output = &mut future => return output,
-                () = self.targets.changed() => {
-                    self.sync();
+                () = self.targets.changed() => self.sync(),
+                () = sleep_until(timer.unwrap_or_else(now).into()), if timer.is_some() => {
+                    self.engine.handle_timeout(now());
                     self.engine.settle();
                 }
             }

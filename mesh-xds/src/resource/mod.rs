@@ -142,11 +142,21 @@ fn unwrap(kind: Kind, value: &[u8], rules: &Rules) -> Decoded {
         Ok(wrapper) => wrapper,
         Err(e) => return Decoded { name: None, verdict: Err(Invalid::whole(Reason::Decode(e))) },
     };
-    let outer: Option<Arc<str>> = (!wrapper.name.is_empty()).then(|| wrapper.name.into());
-    let inner = match wrapper.resource {
+    let outer = (!wrapper.name.is_empty()).then(|| wrapper.name.into());
+    decode_within(kind, outer, wrapper.resource.as_ref(), rules)
+}
+
+/// Decodes and validates what is within a `Resource` wrapper of this name.
+pub(crate) fn decode_within(
+    kind: Kind,
+    outer: Option<Arc<str>>,
+    inner: Option<&Any>,
+    rules: &Rules,
+) -> Decoded {
+    let inner = match inner {
         // A wrapper within a wrapper would be unwrapped without end.
-        Some(Any { type_url, value }) if type_url != Resource::type_url() => {
-            decode(kind, &type_url, &value, rules)
+        Some(Any { type_url, value }) if *type_url != Resource::type_url() => {
+            decode(kind, type_url, value, rules)
         }
         Some(_) | None => return Decoded { name: outer, verdict: refused("resource", Reason::Missing) },
     };

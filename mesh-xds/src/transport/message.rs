@@ -1,17 +1,16 @@
-//! Between the machine's values and the messages of the wire. Protobuf begins and ends here.
+//! From the machine's requests to the messages of the wire.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-use envoy_types::pb::google::protobuf::{Any, ListValue, NullValue, Struct, Value, value};
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use envoy_types::pb::google::protobuf::{ListValue, NullValue, Struct, Value, value};
 use envoy_types::pb::google::rpc;
 
-use crate::ads::{Kind, Received, Request, Response};
-use crate::bootstrap::{Bootstrap, CertificateProvider, Node};
-use crate::resource::{Accepted, Decoded, Rules, decode};
+use crate::ads::{Ask, Name, Request};
+use crate::bootstrap::Node;
 
 /// What the control plane is told that this client is.
 const USER_AGENT: &str = "mesh";
@@ -20,77 +19,46 @@ const USER_AGENT: &str = "mesh";
 const CLIENT_FEATURES: [&str; 2] =
     ["envoy.lb.does_not_support_overprovisioning", "xds.config.resource-in-sotw"];
 
-/// How many resources are validated before other tasks of the runtime have their turn.
-const RESOURCES_PER_TURN: usize = 32;
-
-/// Decodes and validates responses.
-#[derive(Debug)]
-pub(crate) struct Decoder {
-    rules: Rules,
-}
-
-// === impl Decoder ===
-
-impl Decoder {
-    pub(crate) fn new(bootstrap: &Bootstrap) -> Self {
-        // An instance of an unknown plugin is as good as none (gRFC A29): a resource that names it is refused.
-        let known = |(name, provider): (&String, &CertificateProvider)| match provider {
-            CertificateProvider::FileWatcher(_) => Some(Arc::from(name.as_str())),
-            CertificateProvider::Unknown { .. } => None,
-        };
-        let certificate_providers = bootstrap.certificate_providers().iter().filter_map(known).collect();
-        Self { rules: Rules { certificate_providers } }
-    }
-
-    /// The response, each resource judged alone; none for a type that is never asked for, which gets no answer.
-    ///
-    /// A large response is worked off in turns with other tasks.
-    pub(crate) async fn decode(&self, response: DiscoveryResponse) -> Option<Response<Accepted>> {
-        let DiscoveryResponse {
-            version_info,
-            resources,
-            canary: _,
-            type_url,
-            nonce,
-            control_plane: _,
-            // xDS TP3, which no control plane that is known to us sends
-            resource_errors: _,
-        } = response;
-        let kind = Kind::from_type_url(&type_url)?;
-        let mut received = Vec::with_capacity(resources.len());
-        for (position, Any { type_url, value }) in resources.into_iter().enumerate() {
-            if position % RESOURCES_PER_TURN == RESOURCES_PER_TURN - 1 {
-                tokio::task::yield_now().await;
-            }
-            let Decoded { name, verdict } = decode(kind, &type_url, &value, &self.rules);
-            received.push(Received { name, verdict: verdict.map_err(|invalid| invalid.to_string().into()) });
-        }
-        Some(Response {
-            kind,
-            version: version_info.into(),
-            nonce: nonce.into(),
-            resources: received,
-            removed: Vec::new(),
-        })
-    }
-}
-
-/// A request as it goes over the wire; the node is in the first of a stream only.
-pub(crate) fn request_to_proto(request: Request, node: &Node) -> DiscoveryRequest {
-    let Request { kind, version, nonce, names, refusal, first } = request;
-    DiscoveryRequest {
+/// A request of a state-of-the-world stream; none where it is of the other protocol. The node is in the first of a stream
+/// only.
+pub(super) fn discovery_request(request: Request, node: &Node) -> Option<DiscoveryRequest> {
+    let Request { kind, nonce, refusal, first, ask } = request;
+    let Ask::All { version, names } = ask else { return None };
+    Some(DiscoveryRequest {
         version_info: (*version).to_owned(),
         node: first.then(|| node_to_proto(node)),
-        resource_names: names.iter().map(|name| (**name).to_owned()).collect(),
+        resource_names: owned(&names),
         resource_locators: Vec::new(),
         type_url: kind.type_url().to_owned(),
         response_nonce: (*nonce).to_owned(),
-        error_detail: refusal.map(|text| rpc::Status {
-            code: tonic::Code::InvalidArgument.into(),
-            message: (*text).to_owned(),
-            details: Vec::new(),
-        }),
-    }
+        error_detail: refusal.as_deref().map(error_detail),
+    })
+}
+
+/// A request of an incremental stream; none where it is of the other protocol.
+pub(super) fn delta_request(request: Request, node: &Node) -> Option<DeltaDiscoveryRequest> {
+    let Request { kind, nonce, refusal, first, ask } = request;
+    let Ask::Changes { subscribe, unsubscribe, held } = ask else { return None };
+    let held = held.iter().map(|(name, version)| ((**name).to_owned(), (**version).to_owned()));
+    Some(DeltaDiscoveryRequest {
+        node: first.then(|| node_to_proto(node)),
+        type_url: kind.type_url().to_owned(),
+        resource_names_subscribe: owned(&subscribe),
+        resource_names_unsubscribe: owned(&unsubscribe),
+        resource_locators_subscribe: Vec::new(),
+        resource_locators_unsubscribe: Vec::new(),
+        initial_resource_versions: held.collect(),
+        response_nonce: (*nonce).to_owned(),
+        error_detail: refusal.as_deref().map(error_detail),
+    })
+}
+
+fn owned(names: &[Name]) -> Vec<String> {
+    names.iter().map(|name| (**name).to_owned()).collect()
+}
+
+fn error_detail(text: &str) -> rpc::Status {
+    rpc::Status { code: tonic::Code::InvalidArgument.into(), message: text.to_owned(), details: Vec::new() }
 }
 
 fn node_to_proto(node: &Node) -> core::Node {
@@ -136,24 +104,19 @@ fn value_to_proto(json: &serde_json::Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
-    use envoy_types::pb::envoy::service::discovery::v3::Resource;
-    use prost::{Message as _, Name as _};
     use serde_json::json;
 
     use super::*;
-    use crate::bootstrap::{FileWatcher, Locality, ServerConfig};
+    use crate::ads::Kind;
+    use crate::bootstrap::{Bootstrap, Locality, ServerConfig};
 
     fn bootstrap() -> Bootstrap {
-        let watcher = FileWatcher::roots_only("ca.pem");
         Bootstrap::builder("n")
             .server(ServerConfig::insecure("xds:1").unwrap())
             .cluster("reviews")
             .locality(Locality { region: "r".to_owned(), zone: "z".to_owned(), sub_zone: "s".to_owned() })
             .metadata("TEXT", "t")
             .metadata("DEEP", json!({"list": [1, true, null, 0.5]}))
-            .certificate_provider("known", CertificateProvider::FileWatcher(watcher))
-            .certificate_provider("odd", CertificateProvider::Unknown { plugin_name: "x".to_owned() })
             .build()
             .unwrap()
     }
@@ -161,13 +124,12 @@ mod tests {
     fn request(first: bool, refusal: Option<&str>) -> DiscoveryRequest {
         let request = Request {
             kind: Kind::Cluster,
-            version: "7".into(),
             nonce: "n".into(),
-            names: vec!["a".into(), "b".into()],
             refusal: refusal.map(Arc::from),
             first,
+            ask: Ask::All { version: "7".into(), names: vec!["a".into(), "b".into()] },
         };
-        request_to_proto(request, bootstrap().node())
+        discovery_request(request, bootstrap().node()).unwrap()
     }
 
     #[test]
@@ -214,49 +176,32 @@ mod tests {
         assert_eq!((status.code, status.message.as_str()), (3, "1 of 1"));
     }
 
-    fn assignment(name: &str) -> Any {
-        let pb = ClusterLoadAssignment { cluster_name: name.to_owned(), ..ClusterLoadAssignment::default() };
-        Any { type_url: Kind::Endpoints.type_url().to_owned(), value: pb.encode_to_vec() }
-    }
-
-    async fn decode_all(resources: Vec<Any>) -> Vec<(Option<String>, Result<(), String>)> {
-        let type_url = Kind::Endpoints.type_url().to_owned();
-        let response = DiscoveryResponse { type_url, resources, ..DiscoveryResponse::default() };
-        let response = Decoder::new(&bootstrap()).decode(response).await.unwrap();
-        let received = response.resources.into_iter();
-        let plain = |r: Received<Accepted>| {
-            (r.name.map(|n| n.to_string()), r.verdict.map(|_| ()).map_err(|reason| reason.to_string()))
-        };
-        received.map(plain).collect()
-    }
-
-    #[tokio::test]
-    async fn each_resource_is_judged_alone_and_unwrapped_first() {
-        let wrapped = Resource { resource: Some(assignment("b")), ..Resource::default() };
-        let wrapped = Any { type_url: Resource::type_url(), value: wrapped.encode_to_vec() };
-        let other = Any { type_url: Kind::Cluster.type_url().to_owned(), value: Vec::new() };
-        let all = decode_all(vec![assignment("a"), wrapped, other]).await;
-        let [a, b, other] = all.as_slice() else { panic!("{all:?}") };
-        assert_eq!((a, b), (&(Some("a".to_owned()), Ok(())), &(Some("b".to_owned()), Ok(()))));
-        assert!(other.1.as_ref().is_err_and(|reason| reason.contains("is expected")), "{other:?}");
-    }
-
-    #[tokio::test]
-    async fn a_large_response_keeps_its_order() {
-        let all = decode_all((0..200).map(|i| assignment(&i.to_string())).collect()).await;
-        let names: Vec<_> = all.into_iter().filter_map(|(name, _)| name).collect();
-        assert_eq!(names, (0..200).map(|i| i.to_string()).collect::<Vec<_>>());
-    }
-
-    #[tokio::test]
-    async fn a_type_that_is_never_asked_for_gets_no_answer() {
-        let response = DiscoveryResponse { type_url: "x/y".to_owned(), ..DiscoveryResponse::default() };
-        assert!(Decoder::new(&bootstrap()).decode(response).await.is_none());
-    }
-
     #[test]
-    fn only_providers_of_a_known_plugin_exist_for_resources() {
-        let names = Decoder::new(&bootstrap()).rules.certificate_providers;
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), [Arc::from("known")]);
+    fn an_incremental_request_carries_what_changed_and_what_is_held() {
+        let ask = Ask::Changes {
+            subscribe: vec!["a".into()],
+            unsubscribe: vec!["b".into()],
+            held: vec![("c".into(), "7".into())],
+        };
+        let refusal = Some("1 of 1".into());
+        let request = Request { kind: Kind::Cluster, nonce: "n".into(), refusal, first: true, ask };
+        assert_eq!(discovery_request(request.clone(), bootstrap().node()), None, "the other protocol");
+        let DeltaDiscoveryRequest {
+            node,
+            type_url,
+            resource_names_subscribe,
+            resource_names_unsubscribe,
+            initial_resource_versions,
+            response_nonce,
+            error_detail,
+            ..
+        } = delta_request(request, bootstrap().node()).unwrap();
+        assert_eq!((node.unwrap().id.as_str(), type_url.as_str()), ("n", Kind::Cluster.type_url()));
+        assert_eq!(
+            (resource_names_subscribe, resource_names_unsubscribe),
+            (vec!["a".to_owned()], vec!["b".to_owned()])
+        );
+        assert_eq!(initial_resource_versions, HashMap::from([("c".to_owned(), "7".to_owned())]));
+        assert_eq!((response_nonce.as_str(), error_detail.unwrap().message.as_str()), ("n", "1 of 1"));
     }
 }

@@ -1,6 +1,6 @@
 //! One ADS stream over one connection: bytes in, bytes out, nothing decided.
 //!
-//! Reference: gRFC A27 (one bidirectional stream), A65 (credentials). HTTP/2 keepalive is always on: without it a
+//! Reference: gRFC A27 (one bidirectional stream), A65 (credentials); xDS protocol, both of its aggregated streams. HTTP/2 keepalive is always on: without it a
 //! half-open connection leaves a client on stale endpoints for ever.
 //!
 //! Reader and writer are apart. A request is made only when there is room for one (`Stream::halves`), so what a slow
@@ -8,8 +8,10 @@
 //! Whether the control plane sends headers before its first response makes no difference: some do not.
 
 pub mod connect;
+mod decode;
 mod message;
 mod tls;
+mod verdicts;
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -19,20 +21,23 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-use futures_core::Stream as _;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status, Streaming};
 use tower_service::Service;
 
 use self::connect::{Connect, Io};
-pub(crate) use self::message::{Decoder, request_to_proto};
+pub(crate) use self::decode::Decoder;
 
-use crate::bootstrap::{ChannelCreds, ServerConfig};
+use self::message::{delta_request, discovery_request};
+
+use crate::ads::{Protocol, Request};
+use crate::bootstrap::{Bootstrap, ChannelCreds, ServerConfig};
 
 /// The longest that a connection may take, TLS and all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,44 +66,83 @@ pub(crate) enum ConnectError {
     Authority(String),
 }
 
-/// An open ADS stream.
+/// An open ADS stream, of the protocol that the control plane is spoken to in.
 pub(crate) struct Stream {
-    requests: mpsc::Sender<DiscoveryRequest>,
+    requests: mpsc::Sender<Request>,
     inbound: Inbound,
 }
 
 /// Room for one request.
-pub(crate) type Room<'a> = mpsc::Permit<'a, DiscoveryRequest>;
+pub(crate) type Room<'a> = mpsc::Permit<'a, Request>;
+
+/// A response as it came.
+#[derive(Debug)]
+pub(crate) enum Message {
+    StateOfTheWorld(DiscoveryResponse),
+    Incremental(DeltaDiscoveryResponse),
+}
 
 /// The responses. The call is under way until the control plane sends its headers.
 enum Inbound {
     Opening(Call),
-    Open(Box<Streaming<DiscoveryResponse>>),
+    Open(Messages),
 }
 
-type Call = Pin<Box<dyn Future<Output = Result<Response<Streaming<DiscoveryResponse>>, Status>> + Send>>;
+type Call = Pin<Box<dyn Future<Output = Result<Messages, Status>> + Send>>;
+
+type Messages = Pin<Box<dyn futures_core::Stream<Item = Result<Message, Status>> + Send>>;
+
+type Client = AggregatedDiscoveryServiceClient<Channel>;
 
 // === impl Stream ===
 
 impl Stream {
-    /// Connects to a control plane and opens the stream.
-    pub(crate) async fn open(server: &ServerConfig, connector: &dyn Connect) -> Result<Self, ConnectError> {
+    /// Connects to a control plane and opens the stream, as the node of `bootstrap`.
+    pub(crate) async fn open(
+        bootstrap: &Arc<Bootstrap>,
+        server: &ServerConfig,
+        connector: &dyn Connect,
+    ) -> Result<Self, ConnectError> {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, channel(server, connector));
         let channel = connected.await.map_err(|_| ConnectError::Timeout)??;
         // One request of room: the next is made when this one is taken.
         let (requests, outbound) = mpsc::channel(1);
-        let call = async move {
-            let client = AggregatedDiscoveryServiceClient::new(channel);
-            let mut client = client.max_decoding_message_size(MAX_RESPONSE_BYTES);
-            client.stream_aggregated_resources(ReceiverStream::new(outbound)).await
+        let outbound = ReceiverStream::new(outbound);
+        let client = Client::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        let bootstrap = bootstrap.clone();
+        let call: Call = match server.protocol() {
+            Protocol::StateOfTheWorld => Box::pin(state_of_the_world(client, outbound, bootstrap)),
+            Protocol::Incremental => Box::pin(incremental(client, outbound, bootstrap)),
         };
-        Ok(Self { requests, inbound: Inbound::Opening(Box::pin(call)) })
+        Ok(Self { requests, inbound: Inbound::Opening(call) })
     }
 
     /// The two halves: room for requests, and responses. They never wait for each other.
-    pub(crate) fn halves(&mut self) -> (&mpsc::Sender<DiscoveryRequest>, Responses<'_>) {
+    pub(crate) fn halves(&mut self) -> (&mpsc::Sender<Request>, Responses<'_>) {
         (&self.requests, Responses { inbound: &mut self.inbound })
     }
+}
+
+// A machine speaks one protocol, so that no request is left out by these two.
+
+async fn state_of_the_world(
+    mut client: Client,
+    requests: ReceiverStream<Request>,
+    bootstrap: Arc<Bootstrap>,
+) -> Result<Messages, Status> {
+    let requests = requests.filter_map(move |request| discovery_request(request, bootstrap.node()));
+    let responses = client.stream_aggregated_resources(requests).await?.into_inner();
+    Ok(Box::pin(responses.map(|response| response.map(Message::StateOfTheWorld))))
+}
+
+async fn incremental(
+    mut client: Client,
+    requests: ReceiverStream<Request>,
+    bootstrap: Arc<Bootstrap>,
+) -> Result<Messages, Status> {
+    let requests = requests.filter_map(move |request| delta_request(request, bootstrap.node()));
+    let responses = client.delta_aggregated_resources(requests).await?.into_inner();
+    Ok(Box::pin(responses.map(|response| response.map(Message::Incremental))))
 }
 
 /// The reading half of a [`Stream`].
@@ -110,7 +154,7 @@ pub(crate) struct Responses<'a> {
 
 impl Responses<'_> {
     /// The next response; none at the end of the stream. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<DiscoveryResponse>, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Message>, Status> {
         poll_fn(|cx| self.inbound.poll_next(cx)).await.transpose()
     }
 }
@@ -118,15 +162,26 @@ impl Responses<'_> {
 // === impl Inbound ===
 
 impl Inbound {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<DiscoveryResponse, Status>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Status>>> {
         loop {
             match self {
-                Self::Open(stream) => return Pin::new(stream).poll_next(cx),
+                Self::Open(messages) => return messages.as_mut().poll_next(cx),
                 Self::Opening(call) => match ready!(call.as_mut().poll(cx)) {
-                    Ok(response) => *self = Self::Open(Box::new(response.into_inner())),
+                    Ok(messages) => *self = Self::Open(messages),
                     Err(status) => return Poll::Ready(Some(Err(status))),
                 },
             }
+        }
+    }
+}
+
+// === impl Message ===
+
+impl Message {
+    pub(crate) fn type_url(&self) -> &str {
+        match self {
+            Self::StateOfTheWorld(response) => &response.type_url,
+            Self::Incremental(response) => &response.type_url,
         }
     }
 }

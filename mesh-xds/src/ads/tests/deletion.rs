@@ -76,8 +76,7 @@ fn names_that_the_control_plane_calls_removed_are_deleted_or_absent() {
     script.respond(Kind::Endpoints, "1", "n1", &[("a", Ok("v"))]);
     script.updates();
     let removed = ["a", "b", "unknown"].map(Name::from).to_vec();
-    let (version, nonce) = ("2".into(), "n2".into());
-    let response = Response { kind: Kind::Endpoints, version, nonce, resources: Vec::new(), removed };
+    let response = Response { removed, ..empty(Kind::Endpoints, "2", "n2") };
     script.ads.handle_response(script.now, response);
     let absent = Update::Absent { kind: Kind::Endpoints, name: "b".into() };
     assert_eq!(script.updates(), [deleted(Kind::Endpoints, "a"), absent]);

@@ -17,7 +17,7 @@ struct Script {
 
 impl Script {
     fn new() -> Self {
-        Self { ads: Ads::new(ABSENT_AFTER), now: Instant::now_for_tests() }
+        Self { ads: Ads::new(Protocol::StateOfTheWorld, ABSENT_AFTER), now: Instant::now_for_tests() }
     }
 
     /// Connected, and asked for `names` already.
@@ -49,11 +49,12 @@ impl Script {
             .iter()
             .map(|(name, verdict)| Received {
                 name: (!name.is_empty()).then(|| Name::from(*name)),
+                version: None,
+                ttl: None,
                 verdict: verdict.map_err(Arc::from),
             })
             .collect();
-        let response =
-            Response { kind, version: version.into(), nonce: nonce.into(), resources, removed: Vec::new() };
+        let response = Response { resources, ..empty(kind, version, nonce) };
         self.ads.handle_response(self.now, response);
     }
 
@@ -87,8 +88,27 @@ impl ClockStart for Instant {
     }
 }
 
+fn empty(kind: Kind, version: &str, nonce: &str) -> Response<&'static str> {
+    Response {
+        kind,
+        version: version.into(),
+        nonce: nonce.into(),
+        resources: Vec::new(),
+        heartbeats: Vec::new(),
+        removed: Vec::new(),
+    }
+}
+
 fn names(request: &Request) -> Vec<&str> {
-    request.names.iter().map(|name| &**name).collect()
+    request.names().iter().map(|name| &**name).collect()
+}
+
+/// The version of a state-of-the-world request.
+fn version(request: &Request) -> &str {
+    match &request.ask {
+        Ask::All { version, .. } => version,
+        Ask::Changes { .. } => panic!("{request:?}"),
+    }
 }
 
 fn changed(kind: Kind, name: &str, version: &str, value: &'static str) -> Update<&'static str> {

@@ -16,7 +16,7 @@ use mesh_core::testing;
 
 use super::super::engine::{Engine, Settings};
 use super::super::targets::Targets;
-use crate::ads::{ABSENT_AFTER, Kind, Received, Response};
+use crate::ads::{ABSENT_AFTER, Kind, Protocol, Received, Response};
 use crate::bootstrap::{Bootstrap, ServerConfig};
 use crate::resolve::Resolver;
 use crate::resource::{Accepted, Checked};
@@ -54,7 +54,7 @@ impl World {
         #[expect(clippy::disallowed_methods, reason = "the origin of a clock that is moved by hand")]
         let now = Instant::now();
         let mut world = Self {
-            engine: Engine::new(settings),
+            engine: Engine::new(Protocol::StateOfTheWorld, settings),
             targets: Targets::new(Resolver::new(Arc::new(bootstrap), node)),
             now,
             asked: BTreeMap::new(),
@@ -84,7 +84,7 @@ impl World {
     pub(super) fn turn(&mut self) {
         self.engine.settle();
         while let Some(request) = self.engine.poll_transmit(self.now) {
-            self.asked.insert(request.kind, request.names.iter().map(ToString::to_string).collect());
+            self.asked.insert(request.kind, request.names().iter().map(ToString::to_string).collect());
         }
     }
 
@@ -94,18 +94,18 @@ impl World {
 
     pub(super) fn respond(&mut self, kind: Kind, good: Vec<(&str, Checked)>, bad: &[Bad]) {
         self.nonce += 1;
-        let good = good.into_iter().map(|(name, resource)| Received {
-            name: Some(name.into()),
-            verdict: Ok(Accepted { resource, unapplied: Arc::default() }),
-        });
-        let bad = bad
-            .iter()
-            .map(|(name, reason)| Received { name: Some((*name).into()), verdict: Err((*reason).into()) });
+        let received =
+            |name: &str, verdict| Received { name: Some(name.into()), version: None, ttl: None, verdict };
+        let good = good
+            .into_iter()
+            .map(|(name, resource)| received(name, Ok(Accepted { resource, unapplied: Arc::default() })));
+        let bad = bad.iter().map(|(name, reason)| received(name, Err((*reason).into())));
         let response = Response {
             kind,
             version: self.nonce.to_string().into(),
             nonce: self.nonce.to_string().into(),
             resources: good.chain(bad).collect(),
+            heartbeats: Vec::new(),
             removed: Vec::new(),
         };
         self.engine.handle_response(self.now, response);

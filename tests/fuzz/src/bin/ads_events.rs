@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use mesh_xds::ads::{Ads, Kind, Received, Response};
+use mesh_xds::ads::{Ads, Kind, Protocol, Received, Response};
 
 #[derive(Debug, Arbitrary)]
 enum Event {
@@ -35,15 +35,15 @@ fn transmit(ads: &mut Ads<u8>, now: Instant, watched: &Watched) {
     while let Some(request) = ads.poll_transmit(now) {
         requests += 1;
         assert!(requests <= Kind::ALL.len() * 4, "requests come to an end");
-        assert!(request.names.windows(2).all(|pair| pair[0] < pair[1]), "sorted, once each");
+        assert!(request.names().windows(2).all(|pair| pair[0] < pair[1]), "sorted, once each");
         let wanted = |name: &Arc<str>| watched.contains(&(request.kind, name.clone()));
-        assert!(request.refusal.is_some() || request.names.iter().all(wanted), "asks for what is watched alone");
+        assert!(request.refusal.is_some() || request.names().iter().all(wanted), "asks for what is watched alone");
     }
 }
 
 libfuzzer_sys::fuzz_target!(|events: Vec<Event>| {
     let mut now = Instant::now();
-    let mut ads: Ads<u8> = Ads::new(Duration::from_secs(15));
+    let mut ads: Ads<u8> = Ads::new(Protocol::StateOfTheWorld, Duration::from_secs(15));
     let mut watched = Watched::new();
     for event in events {
         match event {
@@ -60,6 +60,8 @@ libfuzzer_sys::fuzz_target!(|events: Vec<Event>| {
             Event::Response { kind: k, version, nonce, resources } => {
                 let one = |(n, valid): &(u8, bool)| Received {
                     name: (*n != u8::MAX).then(|| name(*n)),
+                    version: None,
+                    ttl: None,
                     verdict: if *valid { Ok(*n) } else { Err("refused".into()) },
                 };
                 ads.handle_response(
@@ -69,6 +71,7 @@ libfuzzer_sys::fuzz_target!(|events: Vec<Event>| {
                         version: version.to_string().into(),
                         nonce: nonce.to_string().into(),
                         resources: resources.iter().map(one).collect(),
+                        heartbeats: Vec::new(),
                         removed: Vec::new(),
                     },
                 );
