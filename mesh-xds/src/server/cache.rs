@@ -1,243 +1,159 @@
-//! The versioned set of resources, and the handle through which it is changed.
+//! The resources by view, kind and name, and a log of what changed when.
 //!
-//! Every effective change takes the next number of one counter. A resource carries the number of the change that last
-//! altered it, a kind the highest of its resources' numbers and removals: that is the version that clients see.
-//! Setting a resource to what it already is changes nothing, so nobody is sent anything.
+//! Every effective change takes the next number of one counter, and leaves the names that it touched in the log of their
+//! kind: who has seen everything up to a number finds what is new without looking at what is not. The log is bounded; a
+//! reader that has fallen behind its beginning looks at everything once.
+//! A resource is told apart by a digest of its content, so a change that is taken back is no change, and a client that
+//! comes back, even to another process with the same resources, is told nothing that it knows.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 
-use tokio::sync::watch;
+use super::resource::Resource;
+use crate::ads::{Kind, PerKind};
 
-use super::clients::Clients;
-use super::resource::{Resource, Resources};
-use super::status::ClientStatus;
-use crate::ads::Kind;
-
-/// An embedded control plane. Clones share everything; dropping the last one changes nothing for clients that are
-/// still being served.
-#[derive(Debug, Clone, Default)]
-pub struct ControlPlane {
-    pub(super) shared: Arc<Shared>,
-}
-
-/// What all streams of one control plane share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    resources: Mutex<Cache>,
-    version: watch::Sender<u64>,
-    pub(super) clients: Clients,
-}
-
-/// A change in progress: everything done through it becomes visible to clients at once.
-#[derive(Debug)]
-pub struct Edit<'a> {
-    cache: &'a mut Cache,
-    next: u64,
-    effective: bool,
-}
-
-/// The resources by kind and name.
+/// The resources of a control plane.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    version: u64,
-    clusters: KindCache,
-    endpoints: KindCache,
-    listeners: KindCache,
-    routes: KindCache,
+    pub(super) version: u64,
+    common: Layer,
+    /// By the name of the view. A view is never dropped: streams may have chosen it.
+    views: BTreeMap<Arc<str>, Layer>,
 }
+
+/// The resources of one view.
+pub(super) type Layer = PerKind<KindCache>;
 
 /// The resources of one kind.
 #[derive(Debug, Default)]
 pub(super) struct KindCache {
-    pub(super) version: u64,
-    pub(super) entries: BTreeMap<Arc<str>, Entry>,
+    version: u64,
+    entries: BTreeMap<Arc<str>, Arc<Entry>>,
+    /// Names by the change that touched them, oldest first.
+    log: VecDeque<(u64, Arc<str>)>,
+    /// The newest change that is no longer in the log.
+    floor: u64,
 }
 
-/// A resource and the change that last altered it.
+/// A resource and the digest of its content.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) version: u64,
+    pub(super) digest: u64,
     pub(super) resource: Resource,
 }
 
-// === impl ControlPlane ===
-
-impl ControlPlane {
-    /// A control plane without resources.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds or replaces resources, all of them in one step. Returns the version that holds them.
-    pub fn set(&self, resources: impl Resources) -> u64 {
-        self.edit(|edit| edit.set(resources))
-    }
-
-    /// Removes a resource. Removing what is not there changes nothing.
-    pub fn remove(&self, kind: Kind, name: &str) -> u64 {
-        self.edit(|edit| edit.remove(kind, name))
-    }
-
-    /// Makes the given resources the only ones, in one step.
-    pub fn replace(&self, resources: impl Resources) -> u64 {
-        self.edit(|edit| edit.replace(resources))
-    }
-
-    /// Makes several changes in one step: no client ever sees a part of them.
-    pub fn edit(&self, change: impl FnOnce(&mut Edit<'_>)) -> u64 {
-        let version = {
-            let mut cache = self.shared.resources();
-            let next = cache.version + 1;
-            let mut edit = Edit { cache: &mut cache, next, effective: false };
-            change(&mut edit);
-            if edit.effective {
-                cache.version = next;
-            }
-            cache.version
-        };
-        // Readers compare with what they saw last, so publishing an equal number wakes nobody.
-        self.shared.version.send_if_modified(|seen| {
-            let newer = *seen < version;
-            *seen = (*seen).max(version);
-            newer
-        });
-        version
-    }
-
-    /// The number of the last effective change.
-    #[must_use]
-    pub fn version(&self) -> u64 {
-        self.shared.resources().version
-    }
-
-    /// The resources of one kind, by name.
-    #[must_use]
-    pub fn resources(&self, kind: Kind) -> Vec<Resource> {
-        self.shared.resources().kind(kind).entries.values().map(|entry| entry.resource.clone()).collect()
-    }
-
-    /// Every connected client: what it asked for, got, acknowledged and refused.
-    #[must_use]
-    pub fn status(&self) -> Vec<ClientStatus> {
-        self.shared.clients.status(&self.shared.resources())
-    }
-
-    /// Waits until the connected clients satisfy a condition. Bound the wait from outside.
-    ///
-    /// Cancel safe: the wait has no effect.
-    pub async fn wait_for(&self, mut condition: impl FnMut(&[ClientStatus]) -> bool) {
-        let mut version = self.shared.version.subscribe();
-        let mut events = self.shared.clients.events();
-        loop {
-            version.borrow_and_update();
-            events.borrow_and_update();
-            if condition(&self.status()) {
-                return;
-            }
-            // Both senders live in `self.shared`, so neither can end while we borrow it.
-            tokio::select! {
-                _ = version.changed() => {}
-                _ = events.changed() => {}
-            }
-        }
-    }
-
-    /// Waits until every connected client (of at least `clients`) has answered everything that there is for it.
-    ///
-    /// Cancel safe: the wait has no effect.
-    pub async fn settled(&self, clients: usize) {
-        self.wait_for(|status| status.len() >= clients && status.iter().all(ClientStatus::is_settled)).await;
-    }
-}
-
-// === impl Shared ===
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self { resources: Mutex::default(), version: watch::Sender::new(0), clients: Clients::default() }
-    }
-}
-
-impl Shared {
-    pub(super) fn resources(&self) -> MutexGuard<'_, Cache> {
-        // The critical sections only move values between maps, so a poisoned lock still guards a consistent cache.
-        self.resources.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
-    }
-}
-
-// === impl Edit ===
-
-impl Edit<'_> {
-    /// Adds or replaces resources.
-    pub fn set(&mut self, resources: impl Resources) {
-        for resource in resources.into_resources() {
-            self.set_one(resource);
-        }
-    }
-
-    /// Removes a resource.
-    pub fn remove(&mut self, kind: Kind, name: &str) {
-        let cache = self.cache.kind_mut(kind);
-        if cache.entries.remove(name).is_some() {
-            cache.version = self.next;
-            self.effective = true;
-        }
-    }
-
-    /// Makes the given resources the only ones.
-    pub fn replace(&mut self, resources: impl Resources) {
-        let resources = resources.into_resources();
-        for kind in Kind::ALL {
-            let gone: Vec<Arc<str>> = self
-                .cache
-                .kind(kind)
-                .entries
-                .keys()
-                .filter(|name| !resources.iter().any(|new| new.kind() == kind && new.name() == *name))
-                .cloned()
-                .collect();
-            for name in gone {
-                self.remove(kind, &name);
-            }
-        }
-        self.set(resources);
-    }
-
-    fn set_one(&mut self, resource: Resource) {
-        let cache = self.cache.kind_mut(resource.kind());
-        if cache.entries.get(resource.name()).is_some_and(|entry| entry.resource == resource) {
-            return;
-        }
-        cache.version = self.next;
-        self.effective = true;
-        cache.entries.insert(Arc::clone(resource.name()), Entry { version: self.next, resource });
-    }
+/// What one client sees: the resources of its view above those of everybody.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'a> {
+    common: &'a Layer,
+    own: Option<&'a Layer>,
 }
 
 // === impl Cache ===
 
 impl Cache {
-    pub(super) fn kind(&self, kind: Kind) -> &KindCache {
-        match kind {
-            Kind::Cluster => &self.clusters,
-            Kind::Endpoints => &self.endpoints,
-            Kind::Listener => &self.listeners,
-            Kind::Route => &self.routes,
-        }
+    pub(super) fn view(&self, name: Option<&str>) -> View<'_> {
+        View { common: &self.common, own: name.and_then(|name| self.views.get(name)) }
     }
 
-    fn kind_mut(&mut self, kind: Kind) -> &mut KindCache {
-        match kind {
-            Kind::Cluster => &mut self.clusters,
-            Kind::Endpoints => &mut self.endpoints,
-            Kind::Listener => &mut self.listeners,
-            Kind::Route => &mut self.routes,
+    pub(super) fn layer_mut(&mut self, view: Option<&Arc<str>>) -> &mut Layer {
+        match view {
+            None => &mut self.common,
+            Some(name) => self.views.entry(Arc::clone(name)).or_default(),
         }
     }
 }
+
+// === impl KindCache ===
+
+impl KindCache {
+    /// Whether it changes anything.
+    pub(super) fn set(&mut self, version: u64, resource: Resource) -> bool {
+        let name = Arc::clone(resource.name());
+        if self.entries.get(&name).is_some_and(|entry| entry.resource == resource) {
+            return false;
+        }
+        self.entries.insert(Arc::clone(&name), Arc::new(Entry::new(resource)));
+        self.changed(version, name);
+        true
+    }
+
+    /// Whether it changes anything.
+    pub(super) fn remove(&mut self, version: u64, name: &str) -> bool {
+        let Some((name, _)) = self.entries.remove_entry(name) else { return false };
+        self.changed(version, name);
+        true
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.entries.keys()
+    }
+
+    fn changed(&mut self, version: u64, name: Arc<str>) {
+        self.version = version;
+        self.log.push_back((version, name));
+        while self.log.len() > MIN_LOG.max(2 * self.entries.len()) {
+            let Some((dropped, _)) = self.log.pop_front() else { break };
+            self.floor = dropped;
+        }
+    }
+
+    /// The names touched after a change, or `None` if that is no longer known.
+    fn since(&self, seen: u64) -> Option<impl Iterator<Item = &Arc<str>>> {
+        let start = self.log.partition_point(|(version, _)| *version <= seen);
+        (seen >= self.floor).then(|| self.log.range(start..).map(|(_, name)| name))
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn new(resource: Resource) -> Self {
+        // Which function it is may differ between builds: then a client is sent once what it has already.
+        let mut hasher = DefaultHasher::new();
+        resource.any().hash(&mut hasher);
+        resource.ttl().hash(&mut hasher);
+        Self { digest: hasher.finish(), resource }
+    }
+
+    /// The version of the resource as clients of the incremental protocol see it.
+    pub(super) fn version(&self) -> String {
+        format!("{:016x}", self.digest)
+    }
+}
+
+// === impl View ===
+
+impl<'a> View<'a> {
+    /// The number of the last change to what is seen.
+    pub(super) fn version(&self, kind: Kind) -> u64 {
+        let own = self.own.map_or(0, |own| own.get(kind).version);
+        own.max(self.common.get(kind).version)
+    }
+
+    pub(super) fn get(&self, kind: Kind, name: &str) -> Option<&'a Arc<Entry>> {
+        let own = self.own.and_then(|own| own.get(kind).entries.get(name));
+        own.or_else(|| self.common.get(kind).entries.get(name))
+    }
+
+    /// Everything of a kind.
+    pub(super) fn all(self, kind: Kind) -> impl Iterator<Item = &'a Arc<Entry>> {
+        let own = self.own.map(|own| &own.get(kind).entries);
+        let hidden = move |name: &Arc<str>| own.is_some_and(|own| own.contains_key(name));
+        let common = self.common.get(kind).entries.iter().filter(move |(name, _)| !hidden(name));
+        common.chain(own.into_iter().flatten()).map(|(_, entry)| entry)
+    }
+
+    /// The names touched after a change, or `None` if that is no longer known.
+    pub(super) fn since(&self, kind: Kind, seen: u64) -> Option<BTreeSet<&'a Arc<str>>> {
+        let mut names: BTreeSet<_> = self.common.get(kind).since(seen)?.collect();
+        if let Some(own) = self.own {
+            names.extend(own.get(kind).since(seen)?);
+        }
+        Some(names)
+    }
+}
+
+/// How many changes of a kind are remembered at least; beyond that, twice as many as there are resources.
+const MIN_LOG: usize = 4096;

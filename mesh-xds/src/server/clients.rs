@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::cache::{Cache, Shared};
-use super::status::ClientStatus;
+use super::cache::Cache;
+use super::control::Shared;
+use super::status::{ClientStatus, Protocol, ResourceStatus};
 use super::subscriber::Subscriber;
+use crate::ads::Kind;
 
 /// The registry. Bounded by the number of open streams.
 #[derive(Debug)]
@@ -59,9 +61,22 @@ impl Clients {
     }
 
     pub(super) fn status(&self, cache: &Cache) -> Vec<ClientStatus> {
-        // The registry's lock is released before a client's is taken: the two are never held together.
-        let clients: Vec<Arc<Client>> = self.open().streams.values().cloned().collect();
-        clients.iter().map(|client| client.status(cache)).collect()
+        self.all().iter().map(|client| client.status(cache)).collect()
+    }
+
+    pub(super) fn are_settled(&self, at_least: usize, cache: &Cache) -> bool {
+        let clients = self.all();
+        clients.len() >= at_least && clients.iter().all(|client| client.subscriber().is_settled(cache))
+    }
+
+    pub(super) fn resource_status(&self, stream: u64, kind: Kind) -> Vec<ResourceStatus> {
+        let client = self.open().streams.get(&stream).cloned();
+        client.map(|client| client.subscriber().resource_status(kind)).unwrap_or_default()
+    }
+
+    /// The registry's lock is released before a client's is taken: the two are never held together.
+    fn all(&self) -> Vec<Arc<Client>> {
+        self.open().streams.values().cloned().collect()
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -81,16 +96,20 @@ impl Client {
     }
 
     fn status(&self, cache: &Cache) -> ClientStatus {
-        let subscriber = self.subscriber();
-        let node = subscriber.node();
+        let mut subscriber = self.subscriber();
+        let kinds = subscriber.status(cache);
+        let node = subscriber.node().cloned().unwrap_or_default();
         ClientStatus {
             stream: self.stream,
-            node_id: node.id.clone(),
-            node_cluster: node.cluster.clone(),
-            user_agent: node.user_agent.clone(),
+            protocol: subscriber.protocol(),
+            node_id: node.id,
+            node_cluster: node.cluster,
+            user_agent: node.user_agent,
+            view: subscriber.view().cloned(),
             peer: self.peer,
             connected_since: self.connected_since,
-            kinds: subscriber.status(cache),
+            responses: subscriber.responses(),
+            kinds,
         }
     }
 }
@@ -98,7 +117,7 @@ impl Client {
 // === impl Registration ===
 
 impl Registration {
-    pub(super) fn new(shared: &Arc<Shared>, peer: Option<SocketAddr>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, protocol: Protocol, peer: Option<SocketAddr>) -> Self {
         let client = {
             let mut open = shared.clients.open();
             open.last_stream += 1;
@@ -107,7 +126,7 @@ impl Registration {
                 stream,
                 peer,
                 connected_since: Instant::now(),
-                subscriber: Mutex::new(Subscriber::new(stream)),
+                subscriber: Mutex::new(Subscriber::new(stream, protocol)),
             });
             open.streams.insert(stream, Arc::clone(&client));
             client

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::cache::ControlPlane;
+use super::control::ControlPlane;
 use super::resource::{InvalidResource, Resource};
 use crate::ads::Kind;
 use crate::resource_json::{self, Format, InvalidText};

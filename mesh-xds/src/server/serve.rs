@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -17,7 +16,7 @@ use tokio::task::JoinSet;
 use tonic::codegen::{Body, Bytes, StdError};
 use tower_service::Service as TowerService;
 
-use super::cache::ControlPlane;
+use super::control::ControlPlane;
 use super::service::Service;
 
 /// Where a connection comes from; in the extensions of each of its requests.
@@ -43,11 +42,7 @@ impl ControlPlane {
     /// If the listener fails for good. A connection that fails concerns nobody else.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let (close, closing) = watch::channel(false);
-        let service = AggregatedDiscoveryServiceServer::new(Service {
-            shared: Arc::clone(&self.shared),
-            closing: closing.clone(),
-        })
-        .max_decoding_message_size(MAX_REQUEST_BYTES);
+        let service = Service { shared: Arc::clone(&self.shared), closing: closing.clone() };
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         let result = loop {
@@ -157,5 +152,3 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const MAX_CONNECTIONS: usize = 8192;
 /// ADS needs one stream per connection; a few more for clients that open one per channel.
 const MAX_STREAMS: u32 = 128;
-/// Room for the names of some 100,000 resources.
-const MAX_REQUEST_BYTES: usize = 16 << 20;

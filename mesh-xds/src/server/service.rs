@@ -1,27 +1,29 @@
-//! The ADS service: one reader and one writer per stream, neither of which ever waits for the other.
-//!
-//! The reader takes requests as fast as they come and folds them into the [`Subscriber`](super::subscriber::Subscriber),
-//! whose size depends on what is wanted and not on how often it was said. The writer makes a response only when there
-//! is room for it, from the state of that moment. A client that writes without reading, or reads without answering, holds
-//! at most one response of ours in memory.
-//! Deviation: incremental xDS is answered UNIMPLEMENTED.
+//! The ADS service in both variants of the protocol, on tonic's server without its generated code: the responses are ours
+//! ([`wire`](super::wire)), so that no resource is copied before it is written.
 
-use std::pin::Pin;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
-use discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
-use envoy_types::pb::envoy::service::discovery::v3 as discovery;
-use futures_core::Stream;
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use prost::Message;
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::codegen::BoxFuture;
+use tonic::server::{Grpc, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+use tower_service::Service as TowerService;
 
-use super::cache::Shared;
 use super::clients::Registration;
-use super::serve::{PeerAddr, closed};
-use super::subscriber::Received;
+use super::control::Shared;
+use super::serve::PeerAddr;
+use super::status::Protocol;
+use super::stream::{Responses, Stream};
+use super::subscriber::{Ask, Push};
+use super::wire::{DeltaResponse, SotwResponse};
 
 /// ADS over the resources of one control plane, until `closing` ends or turns true.
 #[derive(Debug, Clone)]
@@ -30,151 +32,88 @@ pub(super) struct Service {
     pub(super) closing: watch::Receiver<bool>,
 }
 
-/// The responses of one stream. Dropping it ends the stream's reader and writer, and takes the client out of the status.
-#[derive(Debug)]
-pub(super) struct Responses {
-    queue: mpsc::Receiver<Result<DiscoveryResponse, Status>>,
-    _tasks: JoinSet<()>,
+/// One method, whose responses are of a type that nothing in it holds.
+struct Method<R> {
+    service: Service,
+    protocol: Protocol,
+    response: PhantomData<fn() -> R>,
 }
 
 // === impl Service ===
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Service {
-    type StreamAggregatedResourcesStream = Responses;
-    type DeltaAggregatedResourcesStream = tokio_stream::Empty<Result<DeltaDiscoveryResponse, Status>>;
+impl TowerService<http::Request<Body>> for Service {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
 
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Responses>, Status> {
-        if *self.closing.borrow() {
-            return Err(shutting_down());
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = self.clone();
+        match request.uri().path() {
+            SOTW => {
+                let method = Method::<SotwResponse>::new(service, Protocol::StateOfTheWorld);
+                Box::pin(method.respond::<DiscoveryRequest>(request))
+            }
+            DELTA => {
+                let method = Method::<DeltaResponse>::new(service, Protocol::Incremental);
+                Box::pin(method.respond::<DeltaDiscoveryRequest>(request))
+            }
+            _ => {
+                Box::pin(ready(Ok(Status::unimplemented("this control plane serves ADS alone").into_http())))
+            }
+        }
+    }
+}
+
+// === impl Method ===
+
+impl<R: Message + From<Push> + 'static> Method<R> {
+    fn new(service: Service, protocol: Protocol) -> Self {
+        Self { service, protocol, response: PhantomData }
+    }
+
+    async fn respond<Q>(self, request: http::Request<Body>) -> Result<http::Response<Body>, Infallible>
+    where
+        Q: Message + Default + Into<Ask> + 'static,
+    {
+        let codec = ProstCodec::<R, Q>::default();
+        let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST_BYTES);
+        Ok(grpc.streaming(self, request).await)
+    }
+}
+
+impl<Q, R> StreamingService<Q> for Method<R>
+where
+    Q: Into<Ask> + Send + 'static,
+    R: From<Push> + Send + 'static,
+{
+    type Response = R;
+    type ResponseStream = Responses<R>;
+    type Future = Ready<Result<Response<Responses<R>>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Q>>) -> Self::Future {
+        let Self { service, protocol, response: _ } = self;
+        if *service.closing.borrow() {
+            return ready(Err(shutting_down()));
         }
         let peer = request.extensions().get::<PeerAddr>().map(|PeerAddr(address)| *address);
-        let registration = Arc::new(Registration::new(&self.shared, peer));
-        let wake = Arc::new(Notify::new());
-        let (sender, queue) = mpsc::channel(1);
-        let mut tasks = JoinSet::new();
-        let done = Arc::new(Notify::new());
-        tasks.spawn(read(
-            Arc::clone(&self.shared),
-            Arc::clone(&registration),
-            request.into_inner(),
-            (Arc::clone(&wake), Arc::clone(&done)),
-        ));
-        let writer = Writer {
-            shared: Arc::clone(&self.shared),
-            registration,
-            closing: self.closing.clone(),
-            wake,
-            done,
-            sender,
+        let stream = Stream {
+            shared: Arc::clone(&service.shared),
+            registration: Arc::new(Registration::new(&service.shared, *protocol, peer)),
+            closing: service.closing.clone(),
         };
-        tasks.spawn(writer.run());
-        Ok(Response::new(Responses { queue, _tasks: tasks }))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        _request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("this control plane serves state-of-the-world ADS only"))
+        ready(Ok(Response::new(stream.run(request.into_inner()))))
     }
 }
 
-/// Takes requests until the client ends its side.
-async fn read(
-    shared: Arc<Shared>,
-    registration: Arc<Registration>,
-    mut requests: Streaming<DiscoveryRequest>,
-    (wake, done): (Arc<Notify>, Arc<Notify>),
-) {
-    let client = &registration.client;
-    let stream = client.stream();
-    loop {
-        let request = match requests.message().await {
-            Ok(Some(request)) => request,
-            Ok(None) => break,
-            Err(status) => {
-                tracing::debug!(stream, %status, "ADS stream failed");
-                break;
-            }
-        };
-        let type_url = request.type_url.clone();
-        let received = client.subscriber().handle_request(request);
-        match received {
-            Received::Nacked(kind, nack) => {
-                tracing::warn!(stream, %kind, version = nack.version, reason = nack.message, "client refused resources");
-            }
-            Received::UnknownType => {
-                tracing::debug!(stream, type_url, "client asked for a type that is not served")
-            }
-            Received::Stale(kind) => tracing::trace!(stream, %kind, "request answers an older response"),
-            Received::Acked(kind, version) => tracing::debug!(stream, %kind, version, "acknowledged"),
-            Received::Subscribed(kind) => tracing::debug!(stream, %kind, "subscription changed"),
-        }
-        wake.notify_one();
-        shared.clients.notify();
-    }
-    done.notify_one();
-}
-
-struct Writer {
-    shared: Arc<Shared>,
-    registration: Arc<Registration>,
-    closing: watch::Receiver<bool>,
-    wake: Arc<Notify>,
-    done: Arc<Notify>,
-    sender: mpsc::Sender<Result<DiscoveryResponse, Status>>,
-}
-
-impl Writer {
-    async fn run(mut self) {
-        let mut changes = self.shared.changes();
-        loop {
-            // Room first, content second: what waits for the client is never stale.
-            let permit = tokio::select! {
-                permit = self.sender.reserve() => permit,
-                () = self.done.notified() => return,
-                () = closed(&mut self.closing) => return,
-            };
-            let Ok(permit) = permit else { return };
-            changes.borrow_and_update();
-            if let Some(response) = self.next_response() {
-                permit.send(Ok(response));
-                self.shared.clients.notify();
-                continue;
-            }
-            tokio::select! {
-                () = self.wake.notified() => {}
-                _ = changes.changed() => {}
-                () = self.done.notified() => return,
-                () = closed(&mut self.closing) => {
-                    permit.send(Err(shutting_down()));
-                    return;
-                }
-            }
-        }
-    }
-
-    fn next_response(&self) -> Option<DiscoveryResponse> {
-        // Lock order everywhere: the cache, then a client.
-        let cache = self.shared.resources();
-        self.registration.client.subscriber().poll_response(&cache)
-    }
-}
-
-// === impl Responses ===
-
-impl Stream for Responses {
-    type Item = Result<DiscoveryResponse, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.queue.poll_recv(cx)
-    }
-}
-
-fn shutting_down() -> Status {
+pub(super) fn shutting_down() -> Status {
     Status::unavailable("the control plane is shutting down")
 }
+
+const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// Room for the names of some 100,000 resources.
+const MAX_REQUEST_BYTES: usize = 16 << 20;

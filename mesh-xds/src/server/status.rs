@@ -1,5 +1,6 @@
 //! What the control plane knows about each client: the answer to "who has which version, and who refused what?".
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -7,21 +8,36 @@ use tokio::time::Instant;
 
 use crate::ads::Kind;
 
+/// A variant of the xDS protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// `StreamAggregatedResources`.
+    StateOfTheWorld,
+    /// `DeltaAggregatedResources`.
+    Incremental,
+}
+
 /// One connected client.
 #[derive(Debug, Clone)]
 pub struct ClientStatus {
     /// Number of the stream, unique within the control plane.
     pub stream: u64,
+    /// The variant of the protocol that it speaks.
+    pub protocol: Protocol,
     /// `node.id` of its first request; empty before that.
     pub node_id: String,
     /// `node.cluster` of its first request.
     pub node_cluster: String,
     /// `node.user_agent_name` and version of its first request.
     pub user_agent: String,
+    /// Its view, if it has one; it may be one without resources of its own.
+    pub view: Option<Arc<str>>,
     /// Where it connected from.
     pub peer: Option<SocketAddr>,
     /// When its stream was opened.
     pub connected_since: Instant,
+    /// How many responses it was sent.
+    pub responses: u64,
     /// The kinds that it ever asked for.
     pub kinds: Vec<KindStatus>,
 }
@@ -52,6 +68,45 @@ pub struct Nack {
     pub version: u64,
     /// The client's reason.
     pub message: String,
+    /// When it came.
+    pub at: Instant,
+}
+
+/// One resource at one client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its own version, as the incremental protocol tells it; empty where there is none.
+    pub version: String,
+    /// What became of it.
+    pub state: ResourceState,
+}
+
+/// What became of a resource at a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResourceState {
+    /// It is on its way.
+    Sent,
+    /// It was acknowledged.
+    Acked,
+    /// It came in a response that was refused. The refusal concerns the response: the reason names the resource.
+    Refused,
+    /// The client says that it has it from earlier; it is told again, or told that it is gone.
+    Claimed,
+    /// The client was told that it does not exist.
+    Absent,
+}
+
+// === impl Protocol ===
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StateOfTheWorld => "state of the world",
+            Self::Incremental => "incremental",
+        })
+    }
 }
 
 // === impl ClientStatus ===

@@ -1,4 +1,4 @@
-//! A raw ADS client over a loopback socket. Each wait ends by an event; the limit is only there to fail.
+//! Raw ADS clients of both variants over a loopback socket. Each wait ends by an event; the limit is only there to fail.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
 use envoy_types::pb::google::rpc;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +17,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
-use crate::server::{Cluster, ControlPlane, Endpoints, Kind, Listener, Resource, RouteConfig};
+use crate::server::subscriber::MAX_NAMES;
+use crate::server::{
+    Cluster, ControlPlane, Endpoints, Kind, Listener, Protocol, Resource, ResourceState, RouteConfig,
+};
 
 struct Running {
     control: ControlPlane,
@@ -76,6 +81,45 @@ impl Client {
 
     async fn next(&mut self) -> Result<Option<DiscoveryResponse>, Status> {
         soon(self.responses.message()).await
+    }
+}
+
+/// A client of the incremental variant.
+struct DeltaClient {
+    requests: mpsc::Sender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+impl DeltaClient {
+    async fn connect(address: SocketAddr) -> Self {
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let (requests, queue) = mpsc::channel(16);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let responses =
+            client.delta_aggregated_resources(ReceiverStream::new(queue)).await.unwrap().into_inner();
+        Self { requests, responses }
+    }
+
+    async fn ask(&self, kind: Kind, names: Vec<String>) {
+        let request = DeltaDiscoveryRequest {
+            node: Some(Node { id: "client-d".into(), cluster: "web".into(), ..Default::default() }),
+            type_url: kind.type_url().into(),
+            resource_names_subscribe: names,
+            ..Default::default()
+        };
+        self.requests.send(request).await.unwrap();
+    }
+
+    /// The next response, acknowledged.
+    async fn next(&mut self) -> DeltaDiscoveryResponse {
+        let response = soon(self.responses.message()).await.unwrap().unwrap();
+        let ack = DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            ..Default::default()
+        };
+        self.requests.send(ack).await.unwrap();
+        response
     }
 }
 
@@ -206,11 +250,77 @@ async fn one_control_plane_is_served_on_several_listeners() {
 }
 
 #[tokio::test]
-async fn incremental_xds_is_unimplemented() {
+async fn an_incremental_client_gets_changes_and_removals_and_is_seen() {
+    let running = Running::start(spine()).await;
+    let mut client = DeltaClient::connect(running.address).await;
+    client.ask(Kind::Cluster, Vec::new()).await;
+    client.ask(Kind::Route, vec!["reviews".into(), "unknown".into()]).await;
+    assert_eq!(client.next().await.resources[0].name, "v1");
+    let route = client.next().await;
+    assert_eq!((route.resources.len(), route.removed_resources), (1, vec!["unknown".to_owned()]));
+    soon(running.control.settled(1)).await;
+    running.control.edit(|edit| {
+        edit.set(Cluster::eds("v2"));
+        edit.remove(Kind::Cluster, "v1");
+    });
+    assert_eq!(client.next().await.resources[0].name, "v2");
+    assert_eq!(client.next().await.removed_resources, ["v1"]);
+    soon(running.control.settled(1)).await;
+
+    let status = running.control.status().remove(0);
+    assert_eq!((status.protocol, status.node_id.as_str()), (Protocol::Incremental, "client-d"));
+    assert_eq!(status.view.as_deref(), Some("web"));
+    let clusters = running.control.resource_status(status.stream, Kind::Cluster);
+    assert_eq!(clusters.len(), 1);
+    assert_eq!((&*clusters[0].name, clusters[0].state), ("v2", ResourceState::Acked));
+}
+
+#[tokio::test]
+async fn clients_that_never_read_are_sent_one_response_of_each_kind() {
+    let running = Running::start(spine()).await;
+    let delta = DeltaClient::connect(running.address).await;
+    let sotw = Client::connect(running.address).await;
+    for kind in [Kind::Cluster, Kind::Listener] {
+        delta.ask(kind, Vec::new()).await;
+        sotw.ask(kind, &[]).await;
+    }
+    for kind in [Kind::Endpoints, Kind::Route] {
+        delta.ask(kind, vec!["x".into()]).await;
+        sotw.ask(kind, &["x"]).await;
+    }
+    soon(running.control.wait_for(|clients| clients.iter().filter(|c| c.kinds.len() == 4).count() == 2))
+        .await;
+    for i in 0..1_000_u32 {
+        let mut body = vec![0; 256 << 10];
+        body[..4].copy_from_slice(&i.to_le_bytes());
+        running.control.set(Kind::ALL.map(|kind| Resource::opaque(kind, "x", body.clone())).to_vec());
+        tokio::task::yield_now().await;
+    }
+    let status = running.control.status();
+    assert_eq!(status.len(), 2);
+    for client in status {
+        assert!(client.responses <= 4, "{client:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_wants_too_many_names_is_told_so_and_cut_off() {
+    let running = Running::start(spine()).await;
+    let mut client = DeltaClient::connect(running.address).await;
+    client.ask(Kind::Endpoints, (0..=MAX_NAMES).map(|i| i.to_string()).collect()).await;
+    let status = soon(client.responses.message()).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("names"), "{status}");
+    soon(running.control.wait_for(<[_]>::is_empty)).await;
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_served_is_unimplemented() {
+    use envoy_types::pb::envoy::service::cluster::v3::cluster_discovery_service_client::ClusterDiscoveryServiceClient;
     let running = Running::start(spine()).await;
     let channel =
         Endpoint::from_shared(format!("http://{}", running.address)).unwrap().connect().await.unwrap();
-    let mut client = AggregatedDiscoveryServiceClient::new(channel);
-    let status = soon(client.delta_aggregated_resources(tokio_stream::empty())).await.unwrap_err();
+    let mut client = ClusterDiscoveryServiceClient::new(channel);
+    let status = soon(client.stream_clusters(tokio_stream::empty())).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
 }
