@@ -136,6 +136,25 @@ pub trait ConfigSource: Send + Sync + 'static {
 
     /// Opens a server target by its listening address.
     fn server(&self, address: SocketAddr) -> Subscription<ServerSnapshot>;
+
+    /// What is in use and does not do all that it says: see [`UnappliedFields`]. A source of code has none.
+    fn unapplied(&self) -> Vec<UnappliedFields> {
+        Vec::new()
+    }
+}
+
+/// A resource in use of which some fields have no effect: they decide where or how traffic goes, and are not
+/// implemented. (A field that decides who may talk makes its resource invalid instead.)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnappliedFields {
+    /// Kind of the resource: `listener`, `route`, `cluster`, `endpoints`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Paths of the fields, the first ones.
+    pub fields: Vec<String>,
+    /// How many there are, those that are not listed included.
+    pub total: usize,
 }
 
 /// Wakers of readers that wait, by slot: bounded by the number of readers, not of changes.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use mesh_core::breaker::PermitKind;
 use mesh_core::error::Reason;
-use mesh_core::snapshot::{ClientSnapshot, ConfigSource, Subscription};
+use mesh_core::snapshot::{ClientSnapshot, ConfigSource, Subscription, UnappliedFields};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -174,6 +174,12 @@ impl Mesh {
     #[must_use]
     pub fn server_layer(&self) -> ServerLayer {
         self.inner.server.layer()
+    }
+
+    /// The resources in use of which some fields have no effect, because they are not implemented.
+    #[must_use]
+    pub fn unapplied(&self) -> Vec<UnappliedFields> {
+        self.inner.source.unapplied()
     }
 
     /// What `/ready` says of servers: how many listeners have no valid configuration.

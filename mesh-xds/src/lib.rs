@@ -15,6 +15,7 @@
 //! | [`resource_json`] | resources written as JSON or YAML → the bytes that travel over xDS |
 //! | [`invalid`] | what is wrong, and where |
 //! | `store`, `graph`, `assemble` | last good values, what is reachable, complete snapshots (gRFC A74) |
+//! | `unapplied` | fields in use that have no effect here |
 //! | `resolve` | from a target to the resource it starts from: the shape of the configuration |
 //! | [`transport`], `driver` | the only async parts: one ADS stream per source |
 //! | [`source`] | the entry: [`XdsSource`], a [`mesh_core::snapshot::ConfigSource`] |
@@ -37,6 +38,7 @@ pub mod source;
 pub mod static_config;
 mod store;
 pub mod transport;
+mod unapplied;
 
 pub use self::source::XdsSource;
 pub use self::static_config::StaticSource;

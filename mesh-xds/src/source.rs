@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_core::rng::Xoshiro;
-use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription};
+use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription, UnappliedFields};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -17,6 +17,7 @@ use crate::driver::{Driver, Settings, Targets};
 use crate::resolve::Resolver;
 use crate::store::OnDataError;
 use crate::transport::connect::{Connect, SystemConnect};
+use crate::unapplied::Ledger;
 
 /// Configuration from an xDS control plane: one ADS stream for all targets of a process.
 ///
@@ -38,6 +39,7 @@ use crate::transport::connect::{Connect, SystemConnect};
 pub struct XdsSource {
     bootstrap: Arc<Bootstrap>,
     targets: Arc<Targets>,
+    unapplied: Ledger,
     task: AbortHandle,
 }
 
@@ -60,11 +62,13 @@ impl XdsSource {
         let server = bootstrap.first_server().clone();
         let features = server.features();
         let absent_is_transient = features.resource_timer_is_transient_error;
+        let unapplied = Ledger::default();
         let settings = Settings {
             node: node.clone(),
             on_data_error: if features.fail_on_data_errors { OnDataError::Drop } else { OnDataError::Keep },
             absent_after: if absent_is_transient { ABSENT_AFTER_TRANSIENT } else { ABSENT_AFTER },
             absent_is_transient,
+            unapplied: unapplied.clone(),
         };
         let targets = Targets::new(Resolver::new(bootstrap.clone(), node));
         let connector = Arc::new(connector);
@@ -77,7 +81,7 @@ impl XdsSource {
             Xoshiro::seeded(seed()),
         );
         let task = runtime.spawn(driver.run()).abort_handle();
-        Self { bootstrap, targets, task }
+        Self { bootstrap, targets, unapplied, task }
     }
 
     /// The bootstrap, whose certificate providers the data path needs.
@@ -94,6 +98,10 @@ impl ConfigSource for XdsSource {
 
     fn server(&self, address: SocketAddr) -> Subscription<ServerSnapshot> {
         self.targets.server(address)
+    }
+
+    fn unapplied(&self) -> Vec<UnappliedFields> {
+        self.unapplied.list()
     }
 }
 

@@ -18,6 +18,12 @@ pub const RESPONSE_BYTES: &str = "istio_response_bytes";
 /// Help text of [`RESPONSE_BYTES`].
 pub const RESPONSE_BYTES_HELP: &str = "Size of responses, headers and body, in bytes.";
 
+/// Fields of the configuration in use that have no effect.
+pub const CONFIG_UNAPPLIED_FIELDS: &str = "mesh_config_unapplied_fields";
+/// Help text of [`CONFIG_UNAPPLIED_FIELDS`].
+pub const CONFIG_UNAPPLIED_FIELDS_HELP: &str =
+    "Fields of the configuration in use that are set and have no effect, because they are not implemented.";
+
 /// Upper bounds of every histogram above (Envoy's, milliseconds and bytes alike).
 pub const BUCKETS: [f64; 19] = [
     0.5,

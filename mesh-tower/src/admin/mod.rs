@@ -3,6 +3,7 @@
 //! * `GET /ready`: 200 once every target that a channel is open to, and every listener, has a valid configuration;
 //!   503 with what is missing before, and again while the mesh drains
 //! * `GET /metrics`: Prometheus text, for scrapers
+//! * `GET /unapplied`: fields of the configuration in use that have no effect here, a line each
 //!
 //! Plain HTTP/1.1 without authentication, so it is served on loopback unless the caller says otherwise. Its
 //! connections are few: more than [`CONNECTIONS`] at once wait.

@@ -10,6 +10,9 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use mesh_core::snapshot::UnappliedFields;
+use mesh_core::telemetry::names;
+
 use crate::body::Body;
 use crate::mesh::Mesh;
 use crate::telemetry::Metrics;
@@ -34,11 +37,32 @@ impl Endpoints {
         }
         match (path.as_str(), &self.metrics) {
             ("/ready", _) => self.ready().await,
-            ("/metrics", Some(metrics)) => prometheus(metrics.render()),
+            ("/metrics", Some(metrics)) => prometheus(metrics.render() + &self.gauges()),
             ("/metrics", None) => text(StatusCode::NOT_FOUND, "this mesh has no metrics"),
-            ("/", _) => text(StatusCode::OK, "/metrics\n/ready\n"),
-            _ => text(StatusCode::NOT_FOUND, "no such page; there are /metrics and /ready"),
+            ("/unapplied", _) => text(StatusCode::OK, self.unapplied()),
+            ("/", _) => text(StatusCode::OK, "/metrics\n/ready\n/unapplied\n"),
+            _ => text(StatusCode::NOT_FOUND, "no such page; there are /metrics, /ready and /unapplied"),
         }
+    }
+
+    /// What is counted of the mesh itself rather than of its requests.
+    fn gauges(&self) -> String {
+        let fields: usize = self.mesh.unapplied().iter().map(|resource| resource.total).sum();
+        let (name, help) = (names::CONFIG_UNAPPLIED_FIELDS, names::CONFIG_UNAPPLIED_FIELDS_HELP);
+        format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {fields}\n")
+    }
+
+    fn unapplied(&self) -> String {
+        let mut lines = String::new();
+        for UnappliedFields { kind, name, fields, total } in self.mesh.unapplied() {
+            for field in &fields {
+                lines.push_str(&format!("{kind} {name:?}: {field}\n"));
+            }
+            if total > fields.len() {
+                lines.push_str(&format!("{kind} {name:?}: {} more\n", total - fields.len()));
+            }
+        }
+        lines
     }
 
     async fn ready(&self) -> Response<Body> {

@@ -15,10 +15,10 @@ use super::targets::{Entry, Open};
 use crate::ads::{Ads, Kind, Name, Protocol, Request, Response, Update};
 use crate::assemble::{Assembled, Assembler};
 use crate::graph::{Graph, Swept};
-use crate::invalid::FieldPath;
 use crate::resolve::Root;
 use crate::resource::Accepted;
 use crate::store::{OnDataError, Store};
+use crate::unapplied::Ledger;
 
 /// The state of one source.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) absent_after: std::time::Duration,
     /// A resource that does not come is a transient error (gRFC A88).
     pub(crate) absent_is_transient: bool,
+    /// Where fields without effect are listed.
+    pub(crate) unapplied: Ledger,
 }
 
 /// One open target, and what was last published to it.
@@ -165,10 +167,7 @@ impl Engine {
                     let Accepted { resource, unapplied } = value;
                     let changed = self.store.put(&name, resource);
                     tracing::debug!(%kind, name = &*name, version = &*version, changed, "resource received");
-                    if changed && !unapplied.is_empty() {
-                        let fields: Vec<_> = unapplied.iter().map(FieldPath::as_str).collect();
-                        tracing::warn!(%kind, name = &*name, ?fields, "fields that have no effect here");
-                    }
+                    self.settings.unapplied.note(kind, &name, &unapplied);
                     (Some(kind), changed)
                 }
                 Update::Refused { kind, name, version, reason } => {
@@ -206,6 +205,7 @@ impl Engine {
         for (kind, name) in removed {
             self.ads.unwatch(kind, &name);
             self.store.forget(kind, &name);
+            self.settings.unapplied.forget(kind, &name);
         }
         for (kind, name) in added {
             self.store.want(kind, &name);

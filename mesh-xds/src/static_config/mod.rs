@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription};
+use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription, UnappliedFields};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
@@ -29,8 +29,6 @@ use tracing::Instrument;
 pub use self::load::{FileProblem, InvalidFile};
 use self::load::{Loaded, load};
 use self::state::{Key, State};
-use crate::ads::{Kind, Name};
-use crate::invalid::Unapplied;
 use crate::resource::Rules;
 use crate::resource_json::Format;
 
@@ -142,12 +140,6 @@ impl StaticSource {
         self.shared.state().error.clone()
     }
 
-    /// The fields that are set and have no effect here, by resource.
-    #[must_use]
-    pub fn unapplied(&self) -> Vec<(Kind, Name, Arc<Unapplied>)> {
-        self.shared.state().unapplied()
-    }
-
     fn new(file: Option<PathBuf>, rules: Rules, seen: Option<Vec<u8>>, loaded: Loaded) -> Self {
         let origin = file.as_deref().map_or_else(|| "static configuration".into(), Path::to_string_lossy);
         let mut state = State::new(origin.as_ref().into());
@@ -169,6 +161,10 @@ impl ConfigSource for StaticSource {
 
     fn server(&self, address: SocketAddr) -> Subscription<ServerSnapshot> {
         self.subscribe(address)
+    }
+
+    fn unapplied(&self) -> Vec<UnappliedFields> {
+        self.shared.state().unapplied.list()
     }
 }
 

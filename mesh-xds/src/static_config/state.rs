@@ -11,9 +11,9 @@ use mesh_core::snapshot::{
 use super::load::{InvalidFile, Loaded};
 use crate::ads::{Kind, Name};
 use crate::assemble::{Assembled, Assembler};
-use crate::invalid::Unapplied;
 use crate::resource::Accepted;
 use crate::store::{OnDataError, Store};
+use crate::unapplied::Ledger;
 
 /// Resources and open targets.
 pub(super) struct State {
@@ -22,7 +22,7 @@ pub(super) struct State {
     store: Store,
     /// Every name that the store has a place for.
     known: BTreeSet<(Kind, Name)>,
-    unapplied: BTreeMap<(Kind, Name), Arc<Unapplied>>,
+    pub(super) unapplied: Ledger,
     addresses: BTreeMap<SocketAddr, Name>,
     version: u64,
     clients: BTreeMap<Arc<str>, OpenTarget<ClientSnapshot>>,
@@ -56,7 +56,7 @@ impl State {
             origin,
             store: Store::new(OnDataError::Keep),
             known: BTreeSet::new(),
-            unapplied: BTreeMap::new(),
+            unapplied: Ledger::default(),
             addresses: BTreeMap::new(),
             version: 0,
             clients: BTreeMap::new(),
@@ -69,16 +69,12 @@ impl State {
     pub(super) fn apply(&mut self, loaded: Loaded) {
         let Loaded { resources, addresses } = loaded;
         self.addresses = addresses;
-        self.unapplied = resources
-            .iter()
-            .filter(|(_, accepted)| !accepted.unapplied.is_empty())
-            .map(|(key, accepted)| (key.clone(), accepted.unapplied.clone()))
-            .collect();
         let named = resources.values().flat_map(|accepted| accepted.resource.references());
         let known: BTreeSet<_> = named.chain(resources.keys().cloned()).collect();
         // What is not in this file is gone, not kept from the last one.
         for key in self.known.iter().filter(|key| !resources.contains_key(key)) {
             self.store.forget(key.0, &key.1);
+            self.unapplied.forget(key.0, &key.1);
         }
         for (kind, name) in &known {
             self.store.want(*kind, name);
@@ -86,8 +82,9 @@ impl State {
                 self.store.fail(*kind, name, ConfigProblem::DoesNotExist);
             }
         }
-        for ((_, name), Accepted { resource, .. }) in resources {
+        for ((kind, name), Accepted { resource, unapplied }) in resources {
             self.store.put(&name, resource);
+            self.unapplied.note(kind, &name, &unapplied);
         }
         self.known = known;
         self.error = None;
@@ -124,12 +121,6 @@ impl State {
                 table.remove(key);
             }
         }
-    }
-
-    pub(super) fn unapplied(&self) -> Vec<(Kind, Name, Arc<Unapplied>)> {
-        let one =
-            |((kind, name), fields): (&(Kind, Name), &Arc<Unapplied>)| (*kind, name.clone(), fields.clone());
-        self.unapplied.iter().map(one).collect()
     }
 
     fn publish<K: Key>(&mut self) {

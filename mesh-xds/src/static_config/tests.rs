@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use mesh_core::snapshot::{ConfigProblem, Resolution};
+use mesh_core::snapshot::{ConfigProblem, Resolution, UnappliedFields};
 
 use super::*;
-use crate::invalid::FieldPath;
 
 const HCM: &str = "\"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "http_filters: [{name: router, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]";
@@ -153,9 +152,9 @@ fn a_text_that_contradicts_itself_is_refused() {
 fn fields_without_effect_are_listed_by_resource() {
     let source = source(&text(&cluster(", outlier_detection: {}")));
     let listed = source.unapplied();
-    let [(kind, name, fields)] = listed.as_slice() else { panic!("{listed:?}") };
-    assert_eq!((*kind, &**name), (Kind::Cluster, "ratings"));
-    assert_eq!(fields.iter().map(FieldPath::as_str).collect::<Vec<_>>(), ["outlier_detection"]);
+    let [UnappliedFields { kind, name, fields, total: 1 }] = listed.as_slice() else { panic!("{listed:?}") };
+    assert_eq!((*kind, &**name), ("cluster", "ratings"));
+    assert_eq!(fields, &["outlier_detection"]);
     source.replace(&text(&cluster("")), Format::Yaml).unwrap();
     assert!(source.unapplied().is_empty());
 }

@@ -21,6 +21,7 @@ use crate::bootstrap::{Bootstrap, ServerConfig};
 use crate::resolve::Resolver;
 use crate::resource::{Accepted, Checked};
 use crate::store::OnDataError;
+use crate::unapplied::Ledger;
 
 /// An engine with its targets and clock, and what the control plane was last asked for.
 pub(super) struct World {
@@ -50,6 +51,7 @@ impl World {
             on_data_error,
             absent_after: ABSENT_AFTER,
             absent_is_transient: false,
+            unapplied: Ledger::default(),
         };
         #[expect(clippy::disallowed_methods, reason = "the origin of a clock that is moved by hand")]
         let now = Instant::now();
