@@ -5,7 +5,7 @@
 //!
 //! # Table of contents
 //! * **Configuration** (validated plain data): [`config`], and its compiled matchers in [`matcher`]
-//! * **Snapshot** (what one target sees, whole): [`snapshot`]
+//! * **Snapshot** (what one target sees, whole): [`snapshot`], whose large lists are [`chunked`]
 //! * **Decisions**: where a request goes ([`route`]), which endpoint takes it ([`lb`]), whether it is admitted
 //!   ([`breaker`], [`rbac`]), whether it is tried again ([`retry`]), how long it may take ([`deadline`])
 //! * **Vocabulary**: [`outcome`] with Envoy's response flags, [`error`] with [`error::Rejection`],
@@ -13,6 +13,7 @@
 
 pub mod breaker;
 pub mod chain;
+pub mod chunked;
 pub mod config;
 pub mod deadline;
 pub mod error;

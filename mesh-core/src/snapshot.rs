@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 use arc_swap::ArcSwap;
 
+use crate::chunked::Chunked;
 use crate::config::cluster::ClusterConfig;
 use crate::config::endpoints::EndpointsConfig;
 use crate::config::listener::{FilterChain, HttpConfig, ListenerConfig};
@@ -28,7 +29,7 @@ pub struct ClientSnapshot {
     /// Its routes, compiled.
     pub routes: Arc<RouteTable>,
     /// One entry for each of [`RouteTable::clusters`], in that order.
-    pub clusters: Vec<ClusterEntry>,
+    pub clusters: Chunked<ClusterEntry>,
 }
 
 /// A cluster that a route names: usable, or why not.
@@ -167,6 +168,15 @@ struct Waiters {
 // === impl ClientSnapshot ===
 
 impl ClientSnapshot {
+    /// Whether both say the same, whatever their versions. Parts that are shared are not looked into.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { version: _, listener, routes, clusters } = self;
+        Arc::ptr_eq(listener, &other.listener)
+            && Arc::ptr_eq(routes, &other.routes)
+            && clusters.is_same(&other.clusters, ClusterEntry::is_same)
+    }
+
     /// The entry of a cluster that this snapshot's route table decided for.
     #[must_use]
     pub fn cluster(&self, index: ClusterIx) -> Option<&ClusterEntry> {
@@ -180,6 +190,27 @@ impl ClientSnapshot {
             ListenerConfig::Client(http) => Some(http),
             ListenerConfig::Server(_) => None,
         }
+    }
+}
+
+// === impl ClusterEntry ===
+
+impl ClusterEntry {
+    /// Whether both say the same. Equal parts are nearly always shared, so the pointers decide first.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
+            Arc::ptr_eq(a, b) || a == b
+        }
+        self.name == other.name
+            && match (&self.cluster, &other.cluster) {
+                (Ok(a), Ok(b)) => {
+                    let ResolvedCluster { config, endpoints, note } = a;
+                    same(config, &b.config) && same(endpoints, &b.endpoints) && *note == b.note
+                }
+                (Err(a), Err(b)) => a == b,
+                (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
+            }
     }
 }
 

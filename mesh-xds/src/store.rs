@@ -12,9 +12,10 @@ use mesh_core::config::cluster::ClusterConfig;
 use mesh_core::config::endpoints::EndpointsConfig;
 use mesh_core::config::listener::{ListenerConfig, RouteSource};
 use mesh_core::route::RouteTable;
-use mesh_core::snapshot::{ConfigError, ConfigProblem};
+use mesh_core::snapshot::ConfigProblem;
 
 use crate::ads::{Kind, Name};
+use crate::graph::Key;
 use crate::resource::Checked;
 
 /// Every resource that is wanted, by kind and name.
@@ -115,6 +116,30 @@ impl Store {
         }
     }
 
+    /// What a resource names, once each and in its order: a listener's routes, a route's clusters, a cluster's
+    /// endpoints. One that is not there names nothing.
+    pub(crate) fn references(&self, (kind, name): &Key) -> Vec<Key> {
+        let clusters = |table: &RouteTable| {
+            table.clusters().iter().map(|name| (Kind::Cluster, name.clone())).collect::<Vec<_>>()
+        };
+        match kind {
+            Kind::Listener => {
+                let routes = self.listener(name).into_iter().flat_map(|listener| &listener.routes);
+                let named = routes.flat_map(|routes| match routes {
+                    ListenerRoutes::Named(name) => vec![(Kind::Route, name.clone())],
+                    ListenerRoutes::Inline(table) => clusters(table),
+                });
+                named.collect()
+            }
+            Kind::Route => self.route(name).map_or_else(|_| Vec::new(), |table| clusters(table)),
+            Kind::Cluster => {
+                let service = self.cluster(name).ok().and_then(|cluster| cluster.eds_service());
+                service.map(|name| (Kind::Endpoints, name.clone())).into_iter().collect()
+            }
+            Kind::Endpoints => Vec::new(),
+        }
+    }
+
     /// A resource was refused, deleted, or never came. True where that makes a difference to anybody.
     pub(crate) fn fail(&mut self, kind: Kind, name: &Name, problem: ConfigProblem) -> bool {
         let on_data_error = self.on_data_error;
@@ -141,19 +166,6 @@ impl Store {
     /// The control plane answers.
     pub(crate) fn handle_up(&mut self) {
         self.down = None;
-    }
-
-    /// Whether the resource that an error names is still waited for.
-    pub(crate) fn is_pending(&self, error: &ConfigError) -> bool {
-        let name = &*error.name;
-        let problem = match Kind::ALL.into_iter().find(|kind| kind.noun() == error.kind) {
-            Some(Kind::Listener) => self.listener(name).err(),
-            Some(Kind::Route) => self.route(name).err(),
-            Some(Kind::Cluster) => self.cluster(name).err(),
-            Some(Kind::Endpoints) => self.endpoints(name).err(),
-            None => None,
-        };
-        problem == Some(ConfigProblem::Pending)
     }
 
     pub(crate) fn listener(&self, name: &str) -> Result<&Arc<StoredListener>, ConfigProblem> {

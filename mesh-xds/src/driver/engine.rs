@@ -13,8 +13,8 @@ use mesh_core::snapshot::{
 
 use super::targets::{Entry, Open};
 use crate::ads::{Ads, Kind, Name, Protocol, Request, Response, Update};
-use crate::assemble::{Assembled, Assembler};
-use crate::graph::{Graph, Swept};
+use crate::assemble::{Assembled, Assembler, ClientAssembly, Dirty};
+use crate::graph::{Graph, Key};
 use crate::resolve::Root;
 use crate::resource::Accepted;
 use crate::store::{OnDataError, Store};
@@ -27,21 +27,12 @@ pub(crate) struct Engine {
     store: Store,
     graph: Graph,
     settings: Settings,
-    clients: BTreeMap<Arc<str>, Target<ClientSnapshot>>,
-    servers: BTreeMap<std::net::SocketAddr, Target<ServerSnapshot>>,
+    clients: BTreeMap<Arc<str>, Target<ClientSnapshot, ClientAssembly>>,
+    servers: BTreeMap<std::net::SocketAddr, Target<ServerSnapshot, ()>>,
     /// Version of the last snapshot.
     version: u64,
-    stale: Stale,
-}
-
-/// What changed since the targets were last assembled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-enum Stale {
-    #[default]
-    Nothing,
-    /// Endpoints: nothing else is reached than before.
-    Endpoints,
-    Everything,
+    /// What changed since the targets were last assembled, by the listener that they start from.
+    dirty: BTreeMap<Name, Dirty>,
 }
 
 /// What the bootstrap says about the behaviour.
@@ -58,9 +49,13 @@ pub(crate) struct Settings {
 
 /// One open target, and what was last published to it.
 #[derive(Debug)]
-struct Target<S> {
+struct Target<S, A> {
     root: Root,
     cell: Arc<SnapshotCell<S>>,
+    /// What is remembered from one assembly to the next.
+    assembly: A,
+    /// It was opened, and has not been assembled yet.
+    is_new: bool,
     ready: Option<Arc<S>>,
     error: Option<ConfigError>,
 }
@@ -90,7 +85,7 @@ impl Engine {
             clients: BTreeMap::new(),
             servers: BTreeMap::new(),
             version: 0,
-            stale: Stale::Nothing,
+            dirty: BTreeMap::new(),
         }
     }
 
@@ -99,7 +94,11 @@ impl Engine {
         let Open { clients, servers } = open;
         sync(&mut self.clients, clients);
         sync(&mut self.servers, servers);
-        self.stale = Stale::Everything;
+        let clients = self.clients.values().map(|target| &target.root);
+        let servers = self.servers.values().map(|target| &target.root);
+        let roots = clients.chain(servers).filter_map(|root| root.as_ref().ok()).cloned();
+        let added = self.graph.set_roots(roots);
+        self.want(added);
     }
 
     /// Whether nothing is wanted of the control plane.
@@ -150,84 +149,99 @@ impl Engine {
     /// Applies what is new, and publishes what comes of it.
     pub(crate) fn settle(&mut self) {
         self.apply_updates(None);
-        match std::mem::take(&mut self.stale) {
-            Stale::Nothing => {}
-            Stale::Endpoints => self.publish(Stale::Endpoints),
-            Stale::Everything => {
-                self.sweep();
-                self.publish(Stale::Everything);
-            }
-        }
+        self.sweep();
+        self.publish();
     }
 
     fn apply_updates(&mut self, down: Option<&Arc<str>>) {
         while let Some(update) = self.ads.poll_update() {
-            let (kind, changed) = match update {
+            match update {
                 Update::Changed { kind, name, version, value } => {
                     let Accepted { resource, unapplied } = value;
-                    let changed = self.store.put(&name, resource);
+                    let changed = self.change((kind, name.clone()), |store| store.put(&name, resource));
                     tracing::debug!(%kind, name = &*name, version = &*version, changed, "resource received");
                     self.settings.unapplied.note(kind, &name, &unapplied);
-                    (Some(kind), changed)
                 }
                 Update::Refused { kind, name, version, reason } => {
                     tracing::warn!(%kind, name = &*name, version = &*version, reason = &*reason, "resource refused");
                     if self.settings.on_data_error == OnDataError::Drop {
                         self.ads.forget_value(kind, &name);
                     }
-                    (Some(kind), self.store.fail(kind, &name, ConfigProblem::Invalid(reason)))
+                    self.fail(kind, name, ConfigProblem::Invalid(reason));
                 }
                 Update::Deleted { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource deleted by the control plane");
-                    (Some(kind), self.store.fail(kind, &name, ConfigProblem::DoesNotExist))
+                    self.fail(kind, name, ConfigProblem::DoesNotExist);
                 }
                 Update::Absent { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource did not come in time");
-                    (Some(kind), self.store.fail(kind, &name, self.settings.absent()))
+                    self.fail(kind, name, self.settings.absent());
                 }
-                Update::Unreachable => (None, down.is_some_and(|why| self.store.handle_down(why))),
-            };
-            if changed {
-                let of_this =
-                    if kind == Some(Kind::Endpoints) { Stale::Endpoints } else { Stale::Everything };
-                self.stale = self.stale.max(of_this);
+                Update::Unreachable => {
+                    if down.is_some_and(|why| self.store.handle_down(why)) {
+                        let all = self.graph.roots().map(|root| (root.clone(), Dirty::Everything));
+                        self.dirty = all.collect();
+                    }
+                }
             }
         }
     }
 
-    /// Subscribes to what is reached, forgets what is not.
-    fn sweep(&mut self) {
-        let clients = self.clients.values().map(|target| &target.root);
-        let servers = self.servers.values().map(|target| &target.root);
-        let roots = clients.chain(servers).filter_map(|root| root.as_ref().ok());
-        let roots = roots.map(|name| (Kind::Listener, name.clone()));
-        let Swept { added, removed } = self.graph.sweep(roots, &self.store);
-        for (kind, name) in removed {
-            self.ads.unwatch(kind, &name);
-            self.store.forget(kind, &name);
-            self.settings.unapplied.forget(kind, &name);
+    fn fail(&mut self, kind: Kind, name: Name, problem: ConfigProblem) {
+        let key = (kind, name);
+        self.change(key.clone(), |store| store.fail(kind, &key.1, problem));
+    }
+
+    /// Changes one resource, follows what it names now, and remembers the targets that it concerns.
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Store) -> bool) -> bool {
+        let before = self.store.references(&key);
+        let changed = change(&mut self.store);
+        if changed {
+            let after = self.store.references(&key);
+            let added = self.graph.relink(&key, &before, &after);
+            self.want(added);
+            for (root, cluster) in self.graph.concerned(&key) {
+                self.dirty.entry(root).or_default().add(cluster);
+            }
         }
+        changed
+    }
+
+    /// Subscribes to what is reached.
+    fn want(&mut self, added: Vec<Key>) {
         for (kind, name) in added {
             self.store.want(kind, &name);
             self.ads.watch(kind, &name);
         }
     }
 
-    fn publish(&mut self, stale: Stale) {
-        let Self { store, settings, version, clients, servers, .. } = self;
-        let is_waiting = |error: Option<&ConfigError>| {
-            // Nothing else is reached than before, so what was waited for then still holds everything up.
-            stale == Stale::Endpoints
-                && error.is_some_and(|e| e.problem == ConfigProblem::Pending && store.is_pending(e))
-        };
-        let on_data_error = settings.on_data_error;
-        for target in clients.values_mut().filter(|target| !is_waiting(target.error.as_ref())) {
-            let assembler = Assembler { store, node: &settings.node, version: *version + 1 };
-            target.publish(version, on_data_error, |name, ready| assembler.client(name, ready));
+    /// Forgets what is no longer reached.
+    fn sweep(&mut self) {
+        for (kind, name) in self.graph.sweep(&self.store) {
+            self.ads.unwatch(kind, &name);
+            self.store.forget(kind, &name);
+            self.settings.unapplied.forget(kind, &name);
         }
-        for target in servers.values_mut().filter(|target| !is_waiting(target.error.as_ref())) {
+    }
+
+    fn publish(&mut self) {
+        let Self { store, settings, version, clients, servers, dirty, .. } = self;
+        let dirty = std::mem::take(dirty);
+        let on_data_error = settings.on_data_error;
+        for target in clients.values_mut() {
+            let Some(dirty) = target.dirty(&dirty) else { continue };
             let assembler = Assembler { store, node: &settings.node, version: *version + 1 };
-            target.publish(version, on_data_error, |name, ready| assembler.server(name, ready));
+            target.publish(version, on_data_error, |assembly, name, ready| {
+                assembly.update(assembler, name, dirty, ready)
+            });
+        }
+        for target in servers.values_mut() {
+            // A server has no clusters to send anything to.
+            if target.dirty(&dirty).is_none_or(|dirty| !dirty.is_everything()) {
+                continue;
+            }
+            let assembler = Assembler { store, node: &settings.node, version: *version + 1 };
+            target.publish(version, on_data_error, |(), name, ready| assembler.server(name, ready));
         }
     }
 }
@@ -247,21 +261,29 @@ impl Settings {
 
 // === impl Target ===
 
-impl<S> Target<S> {
+impl<S, A: Default> Target<S, A> {
     fn new(Entry { root, cell, .. }: Entry<S>) -> Self {
-        Self { root, cell, ready: None, error: None }
+        Self { root, cell, assembly: A::default(), is_new: true, ready: None, error: None }
+    }
+
+    /// What concerns it of all that changed.
+    fn dirty<'d>(&mut self, dirty: &'d BTreeMap<Name, Dirty>) -> Option<&'d Dirty> {
+        if std::mem::take(&mut self.is_new) {
+            return Some(&Dirty::Everything);
+        }
+        dirty.get(self.root.as_ref().ok()?)
     }
 
     fn publish(
         &mut self,
         version: &mut u64,
         on_data_error: OnDataError,
-        assemble: impl FnOnce(&Name, Option<&S>) -> Assembled<S>,
+        assemble: impl FnOnce(&mut A, &Name, Option<&S>) -> Assembled<S>,
     ) {
         // A target without a root was told so when it was opened.
         let Ok(root) = &self.root else { return };
         let has_one = self.ready.is_some();
-        match assemble(root, self.ready.as_deref()) {
+        match assemble(&mut self.assembly, root, self.ready.as_deref()) {
             Assembled::Same => {}
             Assembled::New(snapshot) => {
                 *version += 1;
@@ -298,12 +320,36 @@ impl<S> Target<S> {
     }
 }
 
-fn sync<K: Ord, S>(targets: &mut BTreeMap<K, Target<S>>, open: BTreeMap<K, Entry<S>>) {
+fn sync<K: Ord, S, A: Default>(targets: &mut BTreeMap<K, Target<S, A>>, open: BTreeMap<K, Entry<S>>) {
     targets.retain(|key, target| {
         // A target that was closed and opened again in between has another cell.
         open.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.cell, &target.cell))
     });
     for (key, entry) in open {
         targets.entry(key).or_insert_with(|| Target::new(entry));
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// What a rebuild of every client target from nothing would find that step by step was missed.
+    pub(super) fn missed(&self) -> Vec<String> {
+        let assembler =
+            Assembler { store: &self.store, node: &self.settings.node, version: self.version + 1 };
+        let missed = self.clients.values().filter_map(|target| {
+            let found = assembler.client(target.root.as_ref().ok()?, target.ready.as_deref());
+            match &found {
+                Assembled::Same => None,
+                Assembled::Waiting(error) | Assembled::Failed(error)
+                    if target.error.as_ref() == Some(error) =>
+                {
+                    None
+                }
+                Assembled::Waiting(_) | Assembled::Failed(_) | Assembled::New(_) => {
+                    Some(format!("{found:?}"))
+                }
+            }
+        });
+        missed.collect()
     }
 }

@@ -19,7 +19,7 @@ fn shop(port: u16) -> Vec<Resource> {
 
 /// The ports of the endpoints of a snapshot's only cluster.
 fn ports(snapshot: &ClientSnapshot) -> Vec<u16> {
-    let cluster = snapshot.clusters.first().and_then(|entry| entry.cluster.as_ref().ok());
+    let cluster = snapshot.clusters.get(0).and_then(|entry| entry.cluster.as_ref().ok());
     cluster.map(ports_of).unwrap_or_default()
 }
 

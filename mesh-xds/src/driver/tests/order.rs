@@ -103,6 +103,7 @@ proptest! {
                 served[i] = None;
             }
             apply(&mut world, &mut open, event);
+            prop_assert_eq!(world.engine.missed(), Vec::<String>::new());
             for (target, served) in open.iter().zip(&mut served) {
                 let Some(target) = target else { continue };
                 match &*target.cell().load() {

@@ -7,6 +7,8 @@
 //! Deviation, "discovery fails static": once a target has a snapshot, a control plane that cannot be reached is
 //! something to wait for, not an error that could replace a part of what serves.
 
+mod client;
+
 use std::sync::Arc;
 
 use mesh_core::config::cluster::Discovery;
@@ -16,6 +18,9 @@ use mesh_core::snapshot::{
     ChainRoutes, ClientSnapshot, ClusterEntry, ConfigError, ConfigProblem, ResolvedCluster, ServerSnapshot,
 };
 
+pub(crate) use self::client::{ClientAssembly, Dirty};
+
+use self::client::Hold;
 use crate::ads::{Kind, Name};
 use crate::store::{ListenerRoutes, Store, StoredListener};
 
@@ -51,13 +56,13 @@ enum Stop {
 // === impl Assembler ===
 
 impl Assembler<'_> {
-    /// The snapshot of a client target.
+    /// The snapshot of a client target, from nothing but what is published.
     pub(crate) fn client(
         self,
         listener: &Name,
         published: Option<&ClientSnapshot>,
     ) -> Assembled<ClientSnapshot> {
-        self.try_client(listener, published).unwrap_or_else(Stop::into)
+        ClientAssembly::after(published).update(self, listener, &Dirty::Everything, published)
     }
 
     /// The snapshot of a server target.
@@ -67,34 +72,6 @@ impl Assembler<'_> {
         published: Option<&ServerSnapshot>,
     ) -> Assembled<ServerSnapshot> {
         self.try_server(listener, published).unwrap_or_else(Stop::into)
-    }
-
-    fn try_client(
-        self,
-        name: &Name,
-        published: Option<&ClientSnapshot>,
-    ) -> Result<Assembled<ClientSnapshot>, Stop> {
-        let has_one = published.is_some();
-        let listener = self.listener(name, has_one)?;
-        let routes = match (&*listener.config, listener.routes.as_slice()) {
-            (ListenerConfig::Client(_), [routes]) => self.routes(routes).map_err(|e| stop(e, has_one))?,
-            (ListenerConfig::Client(_) | ListenerConfig::Server(_), _) => {
-                let why = "it has no api_listener, so it serves servers and not clients";
-                return Err(Stop::Failed(self.error(
-                    Kind::Listener,
-                    name,
-                    ConfigProblem::Invalid(why.into()),
-                )));
-            }
-        };
-        // From the end: resources tend to come in order, and what stops here first then stops here again.
-        let clusters = routes.clusters().iter().rev().map(|name| self.cluster(name, has_one));
-        let mut clusters = clusters.collect::<Result<Vec<_>, Stop>>()?;
-        clusters.reverse();
-        let snapshot =
-            ClientSnapshot { version: self.version, listener: listener.config.clone(), routes, clusters };
-        let is_same = published.is_some_and(|before| same_client(before, &snapshot));
-        Ok(if is_same { Assembled::Same } else { Assembled::New(snapshot) })
     }
 
     fn try_server(
@@ -135,29 +112,30 @@ impl Assembler<'_> {
         }
     }
 
-    fn cluster(self, name: &Name, has_one: bool) -> Result<ClusterEntry, Stop> {
-        let failed = |problem| stop(self.error(Kind::Cluster, name, problem), has_one);
-        let config = match self.store.cluster(name).cloned().map_err(failed) {
-            Ok(config) => config,
-            Err(Stop::Failed(error)) => return Ok(ClusterEntry { name: name.clone(), cluster: Err(error) }),
-            Err(waiting @ Stop::Waiting(_)) => return Err(waiting),
+    /// A cluster as it is now, and what it waits for, which the error within names.
+    fn cluster(self, name: &Name) -> (ClusterEntry, Hold) {
+        let config = match self.store.cluster(name) {
+            Ok(config) => config.clone(),
+            Err(problem) => {
+                let hold = Hold::of(&problem);
+                let error = self.error(Kind::Cluster, name, problem);
+                return (ClusterEntry { name: name.clone(), cluster: Err(error) }, hold);
+            }
         };
-        let (endpoints, note) = match &config.discovery {
-            Discovery::Static(endpoints) => self.with_note(endpoints),
-            Discovery::Dns { .. } => (Arc::new(EndpointsConfig::empty(name.clone())), None),
-            Discovery::Eds { service } => self.assignment(service, has_one)?,
-        };
-        Ok(ClusterEntry { name: name.clone(), cluster: Ok(ResolvedCluster { config, endpoints, note }) })
-    }
-
-    fn assignment(self, service: &Name, has_one: bool) -> Result<Assignment, Stop> {
-        match self.store.endpoints(service) {
-            Ok(endpoints) => Ok(self.with_note(endpoints)),
-            Err(problem) => match stop(self.error(Kind::Endpoints, service, problem), has_one) {
-                Stop::Failed(error) => Ok((Arc::new(EndpointsConfig::empty(service.clone())), Some(error))),
-                waiting @ Stop::Waiting(_) => Err(waiting),
+        let ((endpoints, note), hold) = match &config.discovery {
+            Discovery::Static(endpoints) => (self.with_note(endpoints), Hold::Nothing),
+            Discovery::Dns { .. } => ((Arc::new(EndpointsConfig::empty(name.clone())), None), Hold::Nothing),
+            Discovery::Eds { service } => match self.store.endpoints(service) {
+                Ok(endpoints) => (self.with_note(endpoints), Hold::Nothing),
+                Err(problem) => {
+                    let hold = Hold::of(&problem);
+                    let error = self.error(Kind::Endpoints, service, problem);
+                    ((Arc::new(EndpointsConfig::empty(service.clone())), Some(error)), hold)
+                }
             },
-        }
+        };
+        let cluster = Ok(ResolvedCluster { config, endpoints, note });
+        (ClusterEntry { name: name.clone(), cluster }, hold)
     }
 
     fn with_note(self, endpoints: &Arc<EndpointsConfig>) -> Assignment {
@@ -194,26 +172,6 @@ fn stop(error: ConfigError, has_one: bool) -> Stop {
     }
 }
 
-fn same_client(before: &ClientSnapshot, after: &ClientSnapshot) -> bool {
-    let ClientSnapshot { version: _, listener, routes, clusters } = after;
-    Arc::ptr_eq(&before.listener, listener)
-        && Arc::ptr_eq(&before.routes, routes)
-        && before.clusters.len() == clusters.len()
-        && before.clusters.iter().zip(clusters).all(|(before, after)| same_entry(before, after))
-}
-
-fn same_entry(before: &ClusterEntry, after: &ClusterEntry) -> bool {
-    before.name == after.name
-        && match (&before.cluster, &after.cluster) {
-            (Ok(before), Ok(after)) => {
-                let ResolvedCluster { config, endpoints, note } = after;
-                same(&before.config, config) && same(&before.endpoints, endpoints) && before.note == *note
-            }
-            (Err(before), Err(after)) => before == after,
-            (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
-        }
-}
-
 fn same_server(before: &ServerSnapshot, after: &ServerSnapshot) -> bool {
     let ServerSnapshot { version: _, listener, routes } = after;
     Arc::ptr_eq(&before.listener, listener)
@@ -223,9 +181,4 @@ fn same_server(before: &ServerSnapshot, after: &ServerSnapshot) -> bool {
             (Err(before), Err(after)) => before == after,
             (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
         })
-}
-
-/// The store keeps what did not change, so the pointers nearly always decide.
-fn same<T: PartialEq>(before: &Arc<T>, after: &Arc<T>) -> bool {
-    Arc::ptr_eq(before, after) || before == after
 }

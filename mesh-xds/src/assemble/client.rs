@@ -1,0 +1,233 @@
+//! The snapshot of one client target, kept up to date change by change.
+//!
+//! An assembly remembers every cluster as it was last resolved and which of them still hold the target up, so that one
+//! resource that changes costs one cluster, whatever their number. From nothing it makes what it would have made
+//! step by step: both are the same code, and a property test holds them to each other.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mesh_core::chunked::Chunked;
+use mesh_core::config::listener::ListenerConfig;
+use mesh_core::route::RouteTable;
+use mesh_core::snapshot::{ClientSnapshot, ClusterEntry, ConfigProblem};
+
+use super::{Assembled, Assembler, Stop, stop};
+use crate::ads::{Kind, Name};
+
+/// What is known of one client target.
+#[derive(Debug, Default)]
+pub(crate) struct ClientAssembly {
+    /// None while there is no listener with routes.
+    base: Option<Base>,
+    /// One entry for each cluster of the routes.
+    clusters: Chunked<ClusterEntry>,
+    /// Positions of what has not come.
+    pending: BTreeSet<u32>,
+    /// Positions of what the control plane could not be reached for.
+    unreachable: BTreeSet<u32>,
+}
+
+/// What concerns a target of all that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Dirty {
+    /// These clusters: themselves or their endpoints.
+    Clusters(BTreeSet<Name>),
+    Everything,
+}
+
+/// Listener and routes.
+#[derive(Debug)]
+struct Base {
+    listener: Arc<ListenerConfig>,
+    routes: Arc<RouteTable>,
+    /// Positions of the clusters in the order of their names.
+    by_name: Box<[u32]>,
+}
+
+/// What holds a target up at one cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    Nothing,
+    Pending,
+    Unreachable,
+}
+
+// === impl ClientAssembly ===
+
+impl ClientAssembly {
+    /// An assembly of which nothing is known but what it should share.
+    pub(super) fn after(published: Option<&ClientSnapshot>) -> Self {
+        let clusters = published.map(|snapshot| snapshot.clusters.clone()).unwrap_or_default();
+        Self { clusters, ..Self::default() }
+    }
+
+    /// Takes what is dirty, and says what the target has now, compared with what is published.
+    pub(crate) fn update(
+        &mut self,
+        assembler: Assembler<'_>,
+        listener: &Name,
+        dirty: &Dirty,
+        published: Option<&ClientSnapshot>,
+    ) -> Assembled<ClientSnapshot> {
+        match dirty {
+            Dirty::Everything => {
+                let base = assembler.base(listener, published.is_some());
+                match base {
+                    Ok((listener, routes)) => self.rebuild(assembler, listener, routes),
+                    Err(stop) => {
+                        self.base = None;
+                        return stop.into();
+                    }
+                }
+            }
+            Dirty::Clusters(names) => {
+                for name in names {
+                    self.refresh(assembler, name);
+                }
+            }
+        }
+        // Without a base nothing is new: what is missing has been told.
+        let Some(base) = &self.base else { return Assembled::Same };
+        self.finish(assembler, base, published)
+    }
+
+    fn rebuild(&mut self, assembler: Assembler<'_>, listener: Arc<ListenerConfig>, routes: Arc<RouteTable>) {
+        let by_name = match self.base.take() {
+            Some(base) if Arc::ptr_eq(&base.routes, &routes) => base.by_name,
+            Some(_) | None => positions_by_name(routes.clusters()),
+        };
+        let (mut pending, mut unreachable) = (BTreeSet::new(), BTreeSet::new());
+        let entries = (0..).zip(routes.clusters()).map(|(position, name)| {
+            let (entry, hold) = assembler.cluster(name);
+            match hold {
+                Hold::Nothing => {}
+                Hold::Pending => _ = pending.insert(position),
+                Hold::Unreachable => _ = unreachable.insert(position),
+            }
+            entry
+        });
+        self.clusters = Chunked::sharing(&self.clusters, entries, ClusterEntry::is_same);
+        (self.pending, self.unreachable) = (pending, unreachable);
+        self.base = Some(Base { listener, routes, by_name });
+    }
+
+    fn refresh(&mut self, assembler: Assembler<'_>, name: &Name) {
+        let Some((position, name)) = self.base.as_ref().and_then(|base| base.position(name)) else { return };
+        let (entry, hold) = assembler.cluster(name);
+        for (set, which) in [(&mut self.pending, Hold::Pending), (&mut self.unreachable, Hold::Unreachable)] {
+            if hold == which {
+                set.insert(position);
+            } else if !set.is_empty() {
+                set.remove(&position);
+            }
+        }
+        let is_new = self.clusters.get(position as usize).is_none_or(|before| !before.is_same(&entry));
+        if is_new {
+            self.clusters.set(position as usize, entry);
+        }
+    }
+
+    fn finish(
+        &self,
+        assembler: Assembler<'_>,
+        base: &Base,
+        published: Option<&ClientSnapshot>,
+    ) -> Assembled<ClientSnapshot> {
+        // What cannot be reached is waited for by a target that has something to serve meanwhile.
+        let unreachable = published.and_then(|_| self.unreachable.last());
+        // From the end: resources tend to come in order, so this is what is waited for longest.
+        if let Some(position) = self.pending.last().max(unreachable) {
+            if let Some(error) = base.error(assembler, *position) {
+                return Assembled::Waiting(error);
+            }
+        }
+        let snapshot = ClientSnapshot {
+            version: assembler.version,
+            listener: base.listener.clone(),
+            routes: base.routes.clone(),
+            clusters: self.clusters.clone(),
+        };
+        let is_same = published.is_some_and(|before| before.is_same(&snapshot));
+        if is_same { Assembled::Same } else { Assembled::New(snapshot) }
+    }
+}
+
+// === impl Base ===
+
+impl Base {
+    fn position(&self, name: &Name) -> Option<(u32, &Name)> {
+        let names = self.routes.clusters();
+        let of = |position: u32| names.get(position as usize);
+        let found = self.by_name.binary_search_by(|position| of(*position).cmp(&Some(name))).ok()?;
+        let position = *self.by_name.get(found)?;
+        Some((position, of(position)?))
+    }
+
+    fn error(&self, assembler: Assembler<'_>, position: u32) -> Option<mesh_core::snapshot::ConfigError> {
+        let (entry, _) = assembler.cluster(self.routes.clusters().get(position as usize)?);
+        match entry.cluster {
+            Ok(cluster) => cluster.note,
+            Err(error) => Some(error),
+        }
+    }
+}
+
+// === impl Dirty ===
+
+impl Dirty {
+    /// One more change: that of a cluster, or of everything.
+    pub(crate) fn add(&mut self, cluster: Option<Name>) {
+        match (&mut *self, cluster) {
+            (Self::Everything, _) => {}
+            (_, None) => *self = Self::Everything,
+            (Self::Clusters(names), Some(name)) => _ = names.insert(name),
+        }
+    }
+
+    /// Whether anything but clusters changed.
+    pub(crate) fn is_everything(&self) -> bool {
+        *self == Self::Everything
+    }
+}
+
+impl Default for Dirty {
+    fn default() -> Self {
+        Self::Clusters(BTreeSet::new())
+    }
+}
+
+// === impl Hold ===
+
+impl Hold {
+    pub(super) fn of(problem: &ConfigProblem) -> Self {
+        match problem {
+            ConfigProblem::Pending => Self::Pending,
+            ConfigProblem::Unreachable(_) => Self::Unreachable,
+            ConfigProblem::DoesNotExist | ConfigProblem::Invalid(_) | ConfigProblem::Empty => Self::Nothing,
+        }
+    }
+}
+
+impl Assembler<'_> {
+    /// The listener of a client target and its routes.
+    fn base(self, name: &Name, has_one: bool) -> Result<(Arc<ListenerConfig>, Arc<RouteTable>), Stop> {
+        let listener = self.listener(name, has_one)?;
+        match (&*listener.config, listener.routes.as_slice()) {
+            (ListenerConfig::Client(_), [routes]) => {
+                let routes = self.routes(routes).map_err(|error| stop(error, has_one))?;
+                Ok((listener.config.clone(), routes))
+            }
+            (ListenerConfig::Client(_) | ListenerConfig::Server(_), _) => {
+                let why = "it has no api_listener, so it serves servers and not clients";
+                Err(Stop::Failed(self.error(Kind::Listener, name, ConfigProblem::Invalid(why.into()))))
+            }
+        }
+    }
+}
+
+fn positions_by_name(names: &[Name]) -> Box<[u32]> {
+    let mut positions: Vec<u32> = (0..).take(names.len()).collect();
+    positions.sort_unstable_by_key(|position| names.get(*position as usize));
+    positions.into_boxed_slice()
+}
