@@ -89,16 +89,15 @@ fn snapshot(
         drops: Vec::new(),
     });
     let config = Arc::new(ClusterConfig::new(cluster_name(name), Discovery::Static(endpoints.clone())));
+    let name = config.name.clone();
+    let cluster = Ok(ResolvedCluster { config, endpoints, note: None });
     ClientSnapshot {
         version,
         listener: Arc::new(ListenerConfig::Client(HttpConfig::new(RouteSource::Inline(
             routes.config().clone(),
         )))),
         routes: routes.clone(),
-        clusters: vec![ClusterEntry {
-            name: config.name.clone(),
-            cluster: Ok(ResolvedCluster { config, endpoints, note: None }),
-        }],
+        clusters: std::iter::once(ClusterEntry { name, cluster }).collect(),
     }
 }
 

@@ -20,12 +20,13 @@ use mesh_core::config::cluster::{ClusterConfig, UpstreamProtocol};
 use mesh_core::config::endpoints::{Address, EndpointExtra, EndpointsConfig};
 use mesh_core::lb::{Connectivity, EndpointIx, EndpointState, Picker, Priorities, View};
 use mesh_core::request::RequestKind;
+use mesh_core::snapshot::ResolvedCluster;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::endpoint::{EndpointRuntime, Link};
 use super::reconcile::reconcile;
-use super::registry::Runtime;
+use super::registry::{Generation, Runtime};
 use super::rng::ThreadRng;
 use crate::tls::client::ClientTls;
 use crate::transport::connect::ConnectionKey;
@@ -74,6 +75,7 @@ pub(crate) struct Keys {
 }
 
 struct State {
+    generation: Generation,
     config: Arc<ClusterConfig>,
     endpoints: Arc<EndpointsConfig>,
     keys: Keys,
@@ -101,6 +103,7 @@ impl ClusterRuntime {
             wake: Arc::new(Notify::new()),
             used_by: AtomicU8::new(0),
             state: Mutex::new(State {
+                generation: Generation::default(),
                 config: config.clone(),
                 endpoints: none,
                 keys: keys.clone(),
@@ -132,15 +135,16 @@ impl ClusterRuntime {
         &self.published
     }
 
-    /// Takes a configuration; equal ones change nothing. The picker that it needs is published when this returns.
-    pub(crate) fn apply(
-        self: &Arc<Self>,
-        config: &Arc<ClusterConfig>,
-        endpoints: &Arc<EndpointsConfig>,
-        keys: &Keys,
-    ) {
+    /// Takes a configuration; an equal or an older one changes nothing. The picker that it needs is published when this returns.
+    pub(crate) fn apply(self: &Arc<Self>, resolved: &ResolvedCluster, keys: &Keys, generation: Generation) {
+        let ResolvedCluster { config, endpoints, note: _ } = resolved;
         let mut state = self.lock();
-        if state.config == *config && state.endpoints == *endpoints && state.keys.is_same(keys) {
+        // A request that is pinned to an older snapshot may be the first one there.
+        if generation < state.generation {
+            return;
+        }
+        state.generation = generation;
+        if same(&state.config, config) && same(&state.endpoints, endpoints) && state.keys.is_same(keys) {
             return;
         }
         let fresh_pools = pool_limits(&state.config) != pool_limits(config);
@@ -327,6 +331,11 @@ async fn follow(cluster: Weak<ClusterRuntime>, wake: Arc<Notify>) {
             None => wake.notified().await,
         }
     }
+}
+
+/// What did not change is nearly always shared.
+fn same<T: PartialEq>(before: &Arc<T>, after: &Arc<T>) -> bool {
+    Arc::ptr_eq(before, after) || before == after
 }
 
 fn kind_bit(kind: RequestKind) -> u8 {

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use mesh_core::config::cluster::ClusterConfig;
 use mesh_core::snapshot::ResolvedCluster;
@@ -22,9 +23,14 @@ pub(crate) struct Runtime {
     connector: Arc<dyn Connector>,
     upstream: Option<Arc<dyn Upstream>>,
     tls: Arc<TlsRuntime>,
-    /// Dead entries are swept whenever one is added, so it is bounded by what the configuration names.
+    /// Dead entries are swept before the table grows, so it is bounded by what has been in use at the same time.
     clusters: Mutex<Clusters>,
+    generations: AtomicU64,
 }
+
+/// When a snapshot was pinned: of two configurations of a cluster, the one of the later snapshot stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Generation(u64);
 
 /// Clusters by name.
 type Clusters = HashMap<Arc<str>, Weak<ClusterRuntime>>;
@@ -38,7 +44,14 @@ impl Runtime {
         upstream: Option<Arc<dyn Upstream>>,
         tls: Arc<TlsRuntime>,
     ) -> Arc<Self> {
-        Arc::new(Self { handle, connector, upstream, tls, clusters: Mutex::default() })
+        Arc::new(Self {
+            handle,
+            connector,
+            upstream,
+            tls,
+            clusters: Mutex::default(),
+            generations: AtomicU64::new(1),
+        })
     }
 
     pub(crate) fn handle(&self) -> &Handle {
@@ -58,28 +71,55 @@ impl Runtime {
         Keys::new(config, config.tls.as_ref().map(|value| self.tls.client(value)))
     }
 
+    /// A generation later than all before.
+    pub(crate) fn generation(&self) -> Generation {
+        Generation(self.generations.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Brings a cluster up to date, making it if need be. Its picker is published when this returns.
-    pub(crate) fn apply(self: &Arc<Self>, cluster: &ResolvedCluster, keys: &Keys) -> Arc<ClusterRuntime> {
+    pub(crate) fn apply(
+        self: &Arc<Self>,
+        cluster: &ResolvedCluster,
+        keys: &Keys,
+        generation: Generation,
+    ) -> Arc<ClusterRuntime> {
         let runtime = self.find_or_make(&cluster.config, keys);
-        runtime.apply(&cluster.config, &cluster.endpoints, keys);
+        runtime.apply(cluster, keys, generation);
         runtime
     }
 
     /// The clusters that are alive.
     pub(crate) fn clusters(&self) -> Vec<Arc<ClusterRuntime>> {
-        let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        clusters.values().filter_map(Weak::upgrade).collect()
+        self.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether any cluster has been used.
+    pub(crate) fn has_clusters(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
+    /// Whether a cluster of this name is alive.
+    pub(crate) fn is_in_use(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|cluster| cluster.strong_count() > 0)
     }
 
     fn find_or_make(self: &Arc<Self>, config: &Arc<ClusterConfig>, keys: &Keys) -> Arc<ClusterRuntime> {
-        let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clusters = self.lock();
         if let Some(known) = clusters.get(&config.name).and_then(Weak::upgrade) {
             return known;
         }
-        clusters.retain(|_, cluster| cluster.strong_count() > 0);
+        // Before the table would grow, so that the sweeps of many insertions cost no more than the insertions.
+        if clusters.len() == clusters.capacity() {
+            clusters.retain(|_, cluster| cluster.strong_count() > 0);
+        }
         let cluster = ClusterRuntime::new(config, keys, self);
         clusters.insert(config.name.clone(), Arc::downgrade(&cluster));
         cluster
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Clusters> {
+        // Entries are inserted and removed whole.
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -58,7 +58,7 @@ impl Target {
         subscription: Subscription<ClientSnapshot>,
         runtime: &Arc<Runtime>,
     ) -> Arc<Self> {
-        let first = state(&subscription.cell().load(), runtime);
+        let first = state(&subscription.cell().load(), None, runtime);
         let shared = Arc::new(Shared {
             state: ArcSwap::from_pointee(first),
             changed: Notify::new(),
@@ -126,7 +126,8 @@ async fn follow(mut changes: Changes<ClientSnapshot>, shared: Arc<Shared>, runti
     // The first value is the one that `open` has already applied, or a newer one: applying it again changes nothing.
     loop {
         let resolution = changes.changed().await;
-        let next = state(&resolution, &runtime);
+        let before = shared.ready();
+        let next = state(&resolution, before.as_deref(), &runtime);
         match &next {
             State::Pending(error) => tracing::debug!(%error, "waiting for configuration"),
             State::Unreachable(error) => tracing::warn!(%error, "no configuration yet"),
@@ -138,10 +139,14 @@ async fn follow(mut changes: Changes<ClientSnapshot>, shared: Arc<Shared>, runti
     }
 }
 
-fn state(resolution: &Resolution<ClientSnapshot>, runtime: &Arc<Runtime>) -> State {
+fn state(
+    resolution: &Resolution<ClientSnapshot>,
+    before: Option<&PinnedSnapshot>,
+    runtime: &Arc<Runtime>,
+) -> State {
     match resolution {
         Resolution::Pending(error) => State::Pending(error.clone()),
-        Resolution::Ready(snapshot) => State::Ready(Arc::new(PinnedSnapshot::new(snapshot, runtime))),
+        Resolution::Ready(snapshot) => State::Ready(Arc::new(PinnedSnapshot::new(snapshot, before, runtime))),
         Resolution::Failed(error) => {
             let reason = match error.problem {
                 ConfigProblem::Unreachable(_) => return State::Unreachable(error.clone()),
@@ -152,6 +157,17 @@ fn state(resolution: &Resolution<ClientSnapshot>, runtime: &Arc<Runtime>) -> Sta
                 }
             };
             State::Failed(Rejection::new(reason).with_detail(error.to_string()))
+        }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn ready(&self) -> Option<Arc<PinnedSnapshot>> {
+        match &**self.state.load() {
+            State::Ready(snapshot) => Some(snapshot.clone()),
+            State::Pending(_) | State::Unreachable(_) | State::Failed(_) => None,
         }
     }
 }
