@@ -340,6 +340,8 @@ impl Engine {
             let found = assembler.client(target.root.as_ref().ok()?, target.ready.as_deref());
             match &found {
                 Assembled::Same => None,
+                // Nothing is published while a target that serves waits, so nothing can be missed.
+                Assembled::Waiting(_) if target.ready.is_some() => None,
                 Assembled::Waiting(error) | Assembled::Failed(error)
                     if target.error.as_ref() == Some(error) =>
                 {
