@@ -41,6 +41,15 @@ impl Conversation {
         }
     }
 
+    /// What was accepted is no longer what is in force.
+    pub(super) fn forget_version(&mut self) {
+        match self {
+            Self::StateOfTheWorld(sotw) => sotw.forget_version(),
+            // Each resource has its own.
+            Self::Incremental(_) => {}
+        }
+    }
+
     pub(super) fn added(&mut self, name: &Name) {
         match self {
             Self::StateOfTheWorld(sotw) => sotw.added(),

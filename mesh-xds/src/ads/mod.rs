@@ -10,9 +10,11 @@
 //!  └────── Unreachable ─────────┘                                │ (no error: servers recycle streams)
 //!  └─────────────────────────────────────────────────────────────┘
 //!
-//! of one name:  Wanted ──timer──► Absent          Wanted: the timer runs from the request that names it until the
-//!                 │  └──refused─► Refused                 stream ends, and again on the next stream
-//!                 └─────value───► Held ──missing from a full response, removed, or past its time to live──► Deleted
+//! of one name:  Wanted ──timer, or gone──► Absent    the timer runs from the request that names it until the stream
+//!                 │  └──refused─► Refused ──gone──► Absent          ends, and again on the next stream
+//!                 └─────value───► Held ─────gone──► Deleted
+//!
+//! gone: missing from a full response, removed by a response, or past its time to live
 //! ```
 //! From every state a valid value leads to Held. A refused value never leaves Held: the last good one stays, and so does
 //! its version, which is what a new incremental stream says to be held.
@@ -141,10 +143,12 @@ impl<R> Ads<R> {
     /// Ends the watch of a resource, and forgets it. The server is told, also of the last one.
     pub fn unwatch(&mut self, kind: Kind, name: &str) {
         let Watched { entries, conversation } = self.kinds.get_mut(kind);
-        let Some((name, entry)) = entries.remove_entry(name) else { return };
-        if entry.by_name {
-            conversation.dropped(name.clone());
+        // What came by the wildcard ends with the wildcard.
+        if !entries.get(name).is_some_and(|entry| entry.by_name) {
+            return;
         }
+        let Some((name, entry)) = entries.remove_entry(name) else { return };
+        conversation.dropped(name.clone());
         let mut forgotten = vec![(name, entry.state)];
         if entry.state == State::Everything {
             let unnamed = entries.iter().filter(|(_, entry)| !entry.by_name);
@@ -169,16 +173,42 @@ impl<R> Ads<R> {
         Kind::ALL.into_iter().all(|kind| self.kinds.get(kind).entries.is_empty())
     }
 
-    /// How many names of a kind are watched.
-    #[must_use]
-    pub fn watched(&self, kind: Kind) -> usize {
-        self.kinds.get(kind).entries.len()
+    /// Every name of a kind that is watched.
+    pub fn watched(&self, kind: Kind) -> impl ExactSizeIterator<Item = &Name> {
+        self.kinds.get(kind).entries.keys()
     }
 
     /// Whether a resource is watched.
     #[must_use]
     pub fn is_watched(&self, kind: Kind, name: &str) -> bool {
         self.kinds.get(kind).entries.contains_key(name)
+    }
+
+    /// Another control plane takes the place of this one for a while: on the next stream everything is to be sent again.
+    pub fn forget_versions(&mut self) {
+        for kind in Kind::ALL {
+            let Watched { entries, conversation } = self.kinds.get_mut(kind);
+            conversation.forget_version();
+            entries.values_mut().for_each(|entry| entry.version = None);
+        }
+    }
+
+    /// What another control plane sent counts as cached: no timer runs for it, and it can be deleted.
+    pub fn adopt(&mut self, is_cached: impl Fn(Kind, &str) -> bool) {
+        let Self { kinds, deadlines, .. } = self;
+        for kind in Kind::ALL {
+            for (name, entry) in &mut kinds.get_mut(kind).entries {
+                match entry.state {
+                    State::Everything | State::Held { .. } | State::Deleted => continue,
+                    State::Wanted { .. } | State::Absent | State::Refused if !is_cached(kind, name) => {
+                        continue;
+                    }
+                    State::Wanted { deadline: Some(at) } => deadlines.stop(at, kind, name.clone()),
+                    State::Wanted { deadline: None } | State::Absent | State::Refused => {}
+                }
+                entry.state = State::Held { expires: None };
+            }
+        }
     }
 
     /// A stream was opened: nonces start over, versions stay, everything is asked for again.
@@ -378,7 +408,7 @@ impl<R> Ads<R> {
     fn handle_missing(&mut self, kind: Kind, seen: &BTreeSet<Name>) {
         let entries = &self.kinds.get(kind).entries;
         let is_missing = |(name, entry): &(&Name, &Entry)| {
-            matches!(entry.state, State::Held { .. }) && !seen.contains(*name)
+            matches!(entry.state, State::Held { .. } | State::Refused) && !seen.contains(*name)
         };
         let missing: Vec<Name> = entries.iter().filter(is_missing).map(|(name, _)| name.clone()).collect();
         for name in missing {

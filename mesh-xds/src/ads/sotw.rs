@@ -54,6 +54,11 @@ impl Sotw {
         self.hold_back.reset();
     }
 
+    /// What was accepted is no longer what is in force.
+    pub(super) fn forget_version(&mut self) {
+        self.version = Arc::from("");
+    }
+
     pub(super) fn added(&mut self) {
         self.names_changed = true;
     }

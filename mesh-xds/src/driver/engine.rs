@@ -108,7 +108,7 @@ impl Engine {
 
     /// How many resources of a kind are watched.
     pub(crate) fn watched(&self, kind: Kind) -> usize {
-        self.ads.watched(kind)
+        self.ads.watched(kind).len()
     }
 
     pub(crate) fn is_watched(&self, kind: Kind, name: &str) -> bool {

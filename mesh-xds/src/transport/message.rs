@@ -1,7 +1,6 @@
 //! From the machine's requests to the messages of the wire.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
@@ -104,6 +103,8 @@ fn value_to_proto(json: &serde_json::Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;

@@ -153,7 +153,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
     fn every_order_of_events_keeps_the_protocol(events in prop::collection::vec(event(), 0..60)) {
-        let mut script = Script::new();
+        let mut script = Script::new(SotW);
         let mut model = Model::default();
         for (position, event) in events.into_iter().enumerate() {
             step(&mut script, &mut model, position, event)?;

@@ -2,27 +2,38 @@
 
 mod answers;
 mod deletion;
+mod delta;
 mod disorder;
+mod habits;
+mod model;
 mod names;
+mod same;
 mod streams;
 mod timers;
+mod ttl;
+mod wildcard;
 
+use super::Protocol::{Incremental, StateOfTheWorld as SotW};
 use super::*;
+
+/// What holds in both protocols is tested in both.
+const BOTH: [Protocol; 2] = [SotW, Incremental];
 
 /// A machine with its clock, and what it has said so far.
 struct Script {
+    protocol: Protocol,
     ads: Ads<&'static str>,
     now: Instant,
 }
 
 impl Script {
-    fn new() -> Self {
-        Self { ads: Ads::new(Protocol::StateOfTheWorld, ABSENT_AFTER), now: Instant::now_for_tests() }
+    fn new(protocol: Protocol) -> Self {
+        Self { protocol, ads: Ads::new(protocol, ABSENT_AFTER), now: Instant::now_for_tests() }
     }
 
     /// Connected, and asked for `names` already.
-    fn watching(kind: Kind, names: &[&str]) -> Self {
-        let mut script = Self::new();
+    fn watching(protocol: Protocol, kind: Kind, names: &[&str]) -> Self {
+        let mut script = Self::new(protocol);
         for name in names {
             script.ads.watch(kind, name);
         }
@@ -44,18 +55,25 @@ impl Script {
         self.ads.handle_timeout(self.now);
     }
 
+    /// In incremental every resource is of the version of the whole.
     fn respond(&mut self, kind: Kind, version: &str, nonce: &str, resources: &[(&str, Verdict)]) {
         let resources = resources
             .iter()
             .map(|(name, verdict)| Received {
                 name: (!name.is_empty()).then(|| Name::from(*name)),
-                version: None,
+                version: (self.protocol == Incremental).then(|| version.into()),
                 ttl: None,
                 verdict: verdict.map_err(Arc::from),
             })
             .collect();
         let response = Response { resources, ..empty(kind, version, nonce) };
         self.ads.handle_response(self.now, response);
+    }
+
+    /// A response that says of these alone that they are gone.
+    fn remove(&mut self, kind: Kind, nonce: &str, names: &[&str]) {
+        let removed = names.iter().map(|name| Name::from(*name)).collect();
+        self.ads.handle_response(self.now, Response { removed, ..empty(kind, "", nonce) });
     }
 
     fn requests(&mut self) -> Vec<Request> {
@@ -101,6 +119,14 @@ fn empty(kind: Kind, version: &str, nonce: &str) -> Response<&'static str> {
 
 fn names(request: &Request) -> Vec<&str> {
     request.names().iter().map(|name| &**name).collect()
+}
+
+fn deleted(kind: Kind, name: &str) -> Update<&'static str> {
+    Update::Deleted { kind, name: name.into() }
+}
+
+fn absent(kind: Kind, name: &str) -> Update<&'static str> {
+    Update::Absent { kind, name: name.into() }
 }
 
 /// The version of a state-of-the-world request.

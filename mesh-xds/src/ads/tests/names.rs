@@ -4,42 +4,48 @@ use super::*;
 
 #[test]
 fn a_thousand_watches_of_each_kind_are_four_requests() {
-    let mut script = Script::new();
-    script.connect();
-    for kind in Kind::ALL {
-        for i in 0..1_000 {
-            script.ads.watch(kind, &format!("r{i}"));
+    for protocol in BOTH {
+        let mut script = Script::new(protocol);
+        script.connect();
+        for kind in Kind::ALL {
+            for i in 0..1_000 {
+                script.ads.watch(kind, &format!("r{i}"));
+            }
         }
+        let requests = script.requests();
+        assert_eq!(requests.iter().map(|r| r.kind).collect::<Vec<_>>(), Kind::ALL);
+        assert!(requests.iter().all(|r| r.names().len() == 1_000));
+        assert!(!script.ads.wants_transmit(script.now));
     }
-    let requests = script.requests();
-    assert_eq!(requests.iter().map(|r| r.kind).collect::<Vec<_>>(), Kind::ALL);
-    assert!(requests.iter().all(|r| r.names().len() == 1_000));
-    assert!(!script.ads.wants_transmit(script.now));
 }
 
 #[test]
 fn only_the_first_request_of_a_stream_carries_the_node() {
-    let mut script = Script::new();
-    script.ads.watch(Kind::Listener, "l");
-    script.ads.watch(Kind::Cluster, "c");
-    script.connect();
-    assert_eq!(script.requests().iter().map(|r| r.first).collect::<Vec<_>>(), [true, false]);
-    script.disconnect();
-    script.connect();
-    assert_eq!(script.requests().iter().map(|r| r.first).collect::<Vec<_>>(), [true, false]);
+    for protocol in BOTH {
+        let mut script = Script::new(protocol);
+        script.ads.watch(Kind::Listener, "l");
+        script.ads.watch(Kind::Cluster, "c");
+        script.connect();
+        assert_eq!(script.requests().iter().map(|r| r.first).collect::<Vec<_>>(), [true, false]);
+        script.disconnect();
+        script.connect();
+        assert_eq!(script.requests().iter().map(|r| r.first).collect::<Vec<_>>(), [true, false]);
+    }
 }
 
 #[test]
 fn nothing_is_sent_before_there_is_a_stream() {
-    let mut script = Script::new();
-    script.ads.watch(Kind::Listener, "l");
-    assert!(!script.ads.wants_transmit(script.now));
-    assert_eq!(script.requests(), []);
+    for protocol in BOTH {
+        let mut script = Script::new(protocol);
+        script.ads.watch(Kind::Listener, "l");
+        assert!(!script.ads.wants_transmit(script.now));
+        assert_eq!(script.requests(), []);
+    }
 }
 
 #[test]
 fn a_request_carries_all_names_sorted() {
-    let mut script = Script::watching(Kind::Cluster, &["b"]);
+    let mut script = Script::watching(SotW, Kind::Cluster, &["b"]);
     script.ads.watch(Kind::Cluster, "a");
     let request = script.request();
     assert_eq!(names(&request), ["a", "b"]);
@@ -48,7 +54,7 @@ fn a_request_carries_all_names_sorted() {
 
 #[test]
 fn watching_twice_asks_once_and_one_unwatch_ends_it() {
-    let mut script = Script::watching(Kind::Cluster, &["a", "b"]);
+    let mut script = Script::watching(SotW, Kind::Cluster, &["a", "b"]);
     script.ads.watch(Kind::Cluster, "a");
     assert_eq!(script.requests(), []);
     script.ads.unwatch(Kind::Cluster, "a");
@@ -57,15 +63,17 @@ fn watching_twice_asks_once_and_one_unwatch_ends_it() {
 
 #[test]
 fn a_watch_that_is_taken_back_at_once_is_never_told() {
-    let mut script = Script::watching(Kind::Cluster, &["a"]);
-    script.ads.watch(Kind::Cluster, "b");
-    script.ads.unwatch(Kind::Cluster, "b");
-    assert_eq!(script.requests(), []);
+    for protocol in BOTH {
+        let mut script = Script::watching(protocol, Kind::Cluster, &["a"]);
+        script.ads.watch(Kind::Cluster, "b");
+        script.ads.unwatch(Kind::Cluster, "b");
+        assert_eq!(script.requests(), []);
+    }
 }
 
 #[test]
 fn the_last_unwatch_of_a_type_sends_an_empty_list() {
-    let mut script = Script::watching(Kind::Cluster, &["a"]);
+    let mut script = Script::watching(SotW, Kind::Cluster, &["a"]);
     script.ads.unwatch(Kind::Cluster, "a");
     assert_eq!(names(&script.request()), [""; 0]);
     assert!(script.ads.is_idle());
@@ -73,7 +81,7 @@ fn the_last_unwatch_of_a_type_sends_an_empty_list() {
 
 #[test]
 fn an_empty_list_is_never_the_first_of_its_type_on_a_stream() {
-    let mut script = Script::watching(Kind::Cluster, &["a"]);
+    let mut script = Script::watching(SotW, Kind::Cluster, &["a"]);
     script.ads.unwatch(Kind::Cluster, "a");
     script.disconnect();
     script.connect();
@@ -84,7 +92,7 @@ fn an_empty_list_is_never_the_first_of_its_type_on_a_stream() {
 
 #[test]
 fn a_response_to_a_type_that_is_no_longer_watched_is_answered() {
-    let mut script = Script::watching(Kind::Cluster, &["a"]);
+    let mut script = Script::watching(SotW, Kind::Cluster, &["a"]);
     script.ads.unwatch(Kind::Cluster, "a");
     script.requests();
     script.respond(Kind::Cluster, "1", "n1", &[("a", Ok("v"))]);
@@ -95,15 +103,17 @@ fn a_response_to_a_type_that_is_no_longer_watched_is_answered() {
 
 #[test]
 fn a_resource_that_was_not_asked_for_is_tolerated_and_not_kept() {
-    let mut script = Script::watching(Kind::Endpoints, &["a"]);
-    script.respond(Kind::Endpoints, "1", "n1", &[("other", Ok("x")), ("a", Ok("v"))]);
-    assert_eq!(script.updates(), [changed(Kind::Endpoints, "a", "1", "v")]);
-    assert_eq!(script.request().refusal, None);
+    for protocol in BOTH {
+        let mut script = Script::watching(protocol, Kind::Endpoints, &["a"]);
+        script.respond(Kind::Endpoints, "1", "n1", &[("other", Ok("x")), ("a", Ok("v"))]);
+        assert_eq!(script.updates(), [changed(Kind::Endpoints, "a", "1", "v")]);
+        assert_eq!(script.request().refusal, None);
+    }
 }
 
 #[test]
 fn a_change_of_names_and_an_answer_are_one_request() {
-    let mut script = Script::watching(Kind::Route, &["a"]);
+    let mut script = Script::watching(SotW, Kind::Route, &["a"]);
     script.respond(Kind::Route, "1", "n1", &[("a", Ok("v"))]);
     script.ads.watch(Kind::Route, "b");
     let request = script.request();
@@ -113,7 +123,7 @@ fn a_change_of_names_and_an_answer_are_one_request() {
 /// Otherwise a server that never saw it go would not send it again, and it would count as absent.
 #[test]
 fn a_name_that_is_dropped_and_wanted_again_is_told_as_dropped_first() {
-    let mut script = Script::watching(Kind::Endpoints, &["a", "b"]);
+    let mut script = Script::watching(SotW, Kind::Endpoints, &["a", "b"]);
     script.respond(Kind::Endpoints, "1", "n1", &[("a", Ok("v")), ("b", Ok("w"))]);
     script.requests();
     script.ads.unwatch(Kind::Endpoints, "a");

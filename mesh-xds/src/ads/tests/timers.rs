@@ -4,92 +4,102 @@ use mesh_core::rng::{Rng, Xoshiro};
 
 use super::*;
 
-fn absent(kind: Kind, name: &str) -> Update<&'static str> {
-    Update::Absent { kind, name: name.into() }
-}
-
 #[test]
 fn absent_after_exactly_the_timeout() {
-    let mut script = Script::watching(Kind::Route, &["r"]);
-    assert_eq!(script.ads.poll_timeout(), Some(script.now + Duration::from_secs(15)));
-    script.advance(Duration::from_millis(14_999));
-    assert_eq!(script.updates(), []);
-    script.advance(Duration::from_millis(1));
-    assert_eq!(script.updates(), [absent(Kind::Route, "r")]);
-    assert_eq!(script.ads.poll_timeout(), None);
+    for protocol in BOTH {
+        let mut script = Script::watching(protocol, Kind::Route, &["r"]);
+        assert_eq!(script.ads.poll_timeout(), Some(script.now + Duration::from_secs(15)));
+        script.advance(Duration::from_millis(14_999));
+        assert_eq!(script.updates(), []);
+        script.advance(Duration::from_millis(1));
+        assert_eq!(script.updates(), [absent(Kind::Route, "r")]);
+        assert_eq!(script.ads.poll_timeout(), None);
+    }
 }
 
 #[test]
 fn the_timer_runs_from_the_request_not_from_the_watch() {
-    let mut script = Script::new();
-    script.ads.watch(Kind::Route, "r");
-    assert_eq!(script.ads.poll_timeout(), None, "not connected");
-    script.advance(Duration::from_secs(60));
-    script.connect();
-    assert_eq!(script.ads.poll_timeout(), None, "not sent");
-    script.advance(Duration::from_secs(60));
-    script.requests();
-    assert_eq!(script.ads.poll_timeout(), Some(script.now + ABSENT_AFTER));
-    assert_eq!(script.updates(), []);
+    for protocol in BOTH {
+        let mut script = Script::new(protocol);
+        script.ads.watch(Kind::Route, "r");
+        assert_eq!(script.ads.poll_timeout(), None, "not connected");
+        script.advance(Duration::from_secs(60));
+        script.connect();
+        assert_eq!(script.ads.poll_timeout(), None, "not sent");
+        script.advance(Duration::from_secs(60));
+        script.requests();
+        assert_eq!(script.ads.poll_timeout(), Some(script.now + ABSENT_AFTER));
+        assert_eq!(script.updates(), []);
+    }
 }
 
 #[test]
 fn another_request_of_the_type_does_not_start_the_timer_again() {
-    let mut script = Script::watching(Kind::Route, &["r"]);
-    let due = script.ads.poll_timeout();
-    script.advance(Duration::from_secs(5));
-    script.ads.watch(Kind::Route, "s");
-    script.requests();
-    assert_eq!(script.ads.poll_timeout(), due);
-    script.advance(Duration::from_secs(10));
-    assert_eq!(script.updates(), [absent(Kind::Route, "r")]);
-    script.advance(Duration::from_secs(5));
-    assert_eq!(script.updates(), [absent(Kind::Route, "s")]);
+    for protocol in BOTH {
+        let mut script = Script::watching(protocol, Kind::Route, &["r"]);
+        let due = script.ads.poll_timeout();
+        script.advance(Duration::from_secs(5));
+        script.ads.watch(Kind::Route, "s");
+        script.requests();
+        assert_eq!(script.ads.poll_timeout(), due);
+        script.advance(Duration::from_secs(10));
+        assert_eq!(script.updates(), [absent(Kind::Route, "r")]);
+        script.advance(Duration::from_secs(5));
+        assert_eq!(script.updates(), [absent(Kind::Route, "s")]);
+    }
 }
 
 #[test]
 fn a_value_or_a_refusal_or_an_unwatch_ends_the_timer() {
-    let mut script = Script::watching(Kind::Endpoints, &["bad", "gone", "good"]);
-    script.respond(Kind::Endpoints, "1", "n1", &[("good", Ok("v")), ("bad", Err("x"))]);
-    script.ads.unwatch(Kind::Endpoints, "gone");
-    script.requests();
-    assert_eq!(script.ads.poll_timeout(), None);
-    script.updates();
-    script.advance(Duration::from_secs(60));
-    assert_eq!(script.updates(), []);
+    for protocol in BOTH {
+        let mut script = Script::watching(protocol, Kind::Endpoints, &["bad", "gone", "good"]);
+        script.respond(Kind::Endpoints, "1", "n1", &[("good", Ok("v")), ("bad", Err("x"))]);
+        script.ads.unwatch(Kind::Endpoints, "gone");
+        script.requests();
+        assert_eq!(script.ads.poll_timeout(), None);
+        script.updates();
+        script.advance(Duration::from_secs(60));
+        assert_eq!(script.updates(), []);
+    }
 }
 
 #[test]
 fn a_lost_stream_stops_the_timers_and_the_next_one_starts_them_over() {
-    let mut script = Script::watching(Kind::Route, &["r"]);
-    script.advance(Duration::from_secs(14));
-    script.disconnect();
-    assert_eq!(script.ads.poll_timeout(), None);
-    script.advance(Duration::from_secs(60));
-    script.connect();
-    script.requests();
-    assert_eq!(script.ads.poll_timeout(), Some(script.now + ABSENT_AFTER));
-    script.advance(ABSENT_AFTER);
-    assert_eq!(script.updates(), [Update::Unreachable, absent(Kind::Route, "r")]);
+    for protocol in BOTH {
+        let mut script = Script::watching(protocol, Kind::Route, &["r"]);
+        script.advance(Duration::from_secs(14));
+        script.disconnect();
+        assert_eq!(script.ads.poll_timeout(), None);
+        script.advance(Duration::from_secs(60));
+        script.connect();
+        script.requests();
+        assert_eq!(script.ads.poll_timeout(), Some(script.now + ABSENT_AFTER));
+        script.advance(ABSENT_AFTER);
+        assert_eq!(script.updates(), [Update::Unreachable, absent(Kind::Route, "r")]);
+    }
 }
 
 #[test]
 fn no_timer_runs_for_what_is_cached_or_known_to_be_absent() {
-    let mut script = Script::watching(Kind::Route, &["absent", "cached"]);
-    script.respond(Kind::Route, "1", "n1", &[("cached", Ok("v"))]);
-    script.advance(ABSENT_AFTER);
-    script.disconnect();
-    script.connect();
-    assert_eq!(names(&script.request()), ["absent", "cached"]);
-    assert_eq!(script.ads.poll_timeout(), None);
+    for protocol in BOTH {
+        let mut script = Script::watching(protocol, Kind::Route, &["absent", "cached"]);
+        script.respond(Kind::Route, "1", "n1", &[("cached", Ok("v"))]);
+        script.advance(ABSENT_AFTER);
+        script.disconnect();
+        script.connect();
+        assert_eq!(names(&script.request()), ["absent", "cached"]);
+        assert_eq!(script.ads.poll_timeout(), None);
+    }
 }
 
 #[test]
 fn what_was_absent_and_comes_is_a_change() {
-    let mut script = Script::watching(Kind::Route, &["r"]);
-    script.advance(ABSENT_AFTER);
-    script.respond(Kind::Route, "1", "n1", &[("r", Ok("v"))]);
-    assert_eq!(script.updates(), [absent(Kind::Route, "r"), changed(Kind::Route, "r", "1", "v")]);
+    for protocol in BOTH {
+        let mut script = Script::watching(protocol, Kind::Route, &["r"]);
+        script.advance(ABSENT_AFTER);
+        script.respond(Kind::Route, "1", "n1", &[("r", Ok("v"))]);
+        assert_eq!(script.updates(), [absent(Kind::Route, "r"), changed(Kind::Route, "r", "1", "v")]);
+    }
 }
 
 /// Draws the same number for ever.
