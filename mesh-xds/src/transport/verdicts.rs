@@ -90,6 +90,13 @@ impl Verdicts {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self, kind: Kind) -> usize {
+        let Judged { by_key, by_name } = self.kinds.get(kind);
+        assert_eq!(by_key.len(), by_name.len());
+        by_key.len()
+    }
+
     /// Forgets what is not watched, where more is kept than `watched` names.
     pub(super) fn shrink(&mut self, kind: Kind, watched: usize, is_watched: impl Fn(&str) -> bool) {
         let Judged { by_key, by_name } = self.kinds.get_mut(kind);

@@ -176,7 +176,7 @@ fn names_that_change_while_a_nack_is_due_follow_in_a_request_of_their_own() {
         let [nack, change] = requests.as_slice() else { panic!("{requests:?}") };
         assert!(nack.refusal.is_some() && !names(nack).contains(&nonce));
         assert!(change.refusal.is_none() && names(change).contains(&nonce));
-        assert_eq!((&*nack.nonce, &*change.nonce, version(&change)), (nonce, nonce, ""));
+        assert_eq!((&*nack.nonce, &*change.nonce, version(change)), (nonce, nonce, ""));
     }
 }
 

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::model::{Server, Value, World};
 use super::*;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Event {
     Set(Kind, usize, u64),
     Spoil(Kind, usize),

@@ -118,7 +118,12 @@ impl Decoder {
             return self.wrapped(kind, wrapper, None);
         }
         let Decoded { name, verdict } = decode(kind, type_url, value, &self.rules);
-        Item::Resource(Received { name, version: None, ttl: None, verdict: verdict.map_err(text) })
+        Item::Resource(Received {
+            name,
+            version: None,
+            ttl: None,
+            verdict: verdict.map_err(|invalid| text(&invalid)),
+        })
     }
 
     fn wrapped(&mut self, kind: Kind, wrapper: Resource, version: Option<Arc<str>>) -> Item {
@@ -148,7 +153,12 @@ impl Decoder {
             }
             (None, name, ttl) => {
                 let Decoded { name, verdict } = decode_within(kind, name, None, &self.rules);
-                Item::Resource(Received { name, version, ttl, verdict: verdict.map_err(text) })
+                Item::Resource(Received {
+                    name,
+                    version,
+                    ttl,
+                    verdict: verdict.map_err(|invalid| text(&invalid)),
+                })
             }
         }
     }
@@ -160,7 +170,7 @@ impl Decoder {
             return (Some(name.clone()), verdict.clone());
         }
         let Decoded { name, verdict } = decode_within(kind, outer, Some(resource), &self.rules);
-        let verdict = verdict.map_err(text);
+        let verdict = verdict.map_err(|invalid| text(&invalid));
         if let Some(name) = &name {
             self.verdicts.keep(kind, digest, name, &verdict);
         }
@@ -168,7 +178,7 @@ impl Decoder {
     }
 }
 
-fn text(invalid: Invalid) -> Arc<str> {
+fn text(invalid: &Invalid) -> Arc<str> {
     invalid.to_string().into()
 }
 
