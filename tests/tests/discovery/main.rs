@@ -1,6 +1,7 @@
 //! From the control plane's wire to a snapshot: conversations, outages, scale, and what is left behind.
 
 mod conversation;
+mod incremental;
 mod outage;
 mod scale;
 

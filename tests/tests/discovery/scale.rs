@@ -10,7 +10,7 @@ use mesh_xds::server::{
 };
 use tokio::runtime::Handle;
 
-fn many(clusters: u16) -> Vec<Resource> {
+pub(crate) fn many(clusters: u16) -> Vec<Resource> {
     let mut host = VirtualHost::any();
     let mut resources = Listener::client("shop").rds("shop").into_resources();
     for i in 0..clusters {
