@@ -34,16 +34,22 @@ impl<'a> RequestHead<'a> {
     /// The path without the query.
     #[must_use]
     pub fn path(&self) -> &'a str {
-        match self.path_and_query.split_once('?') {
-            Some((path, _)) => path,
-            None => self.path_and_query,
-        }
+        self.split().0
     }
 
     /// The query without the `?`, if there is one.
     #[must_use]
     pub fn query(&self) -> Option<&'a str> {
-        self.path_and_query.split_once('?').map(|(_, query)| query)
+        self.split().1
+    }
+
+    /// By bytes: a path is too short for a general search to pay.
+    fn split(&self) -> (&'a str, Option<&'a str>) {
+        let whole = self.path_and_query;
+        match whole.bytes().position(|byte| byte == b'?') {
+            Some(at) => (whole.get(..at).unwrap_or(whole), whole.get(at + 1..)),
+            None => (whole, None),
+        }
     }
 }
 

@@ -4,8 +4,10 @@
 //! (`envoy-semantics.md` §1) and joined by `,` for gRPC (gRFC A28), and `-bin` headers never match for gRPC. A
 //! missing header never matches, inverted or not, except by presence or with `treat_missing_header_as_empty`.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
+use foldhash::fast::FixedState;
 use http::{HeaderName, HeaderValue};
 
 use super::string::StringMatcher;
@@ -25,7 +27,7 @@ pub struct HeaderMatcher {
 }
 
 /// A header or pseudo-header.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum MatchedHeader {
     /// `:method`.
     Method,
@@ -50,12 +52,23 @@ pub enum HeaderRule {
     Present(bool),
 }
 
-/// The header look-ups of one decision. The last one is remembered: routes that share a path mostly differ by the value
-/// of one header.
+/// A rule whose header has a number within its table, by which the look-ups of a decision are shared.
 #[derive(Debug)]
-pub struct HeaderLookup<'m, 'a> {
+pub(crate) struct HeaderCondition {
+    slot: u32,
+    matcher: HeaderMatcher,
+}
+
+/// Gives each header its number, in the order of first mention.
+#[derive(Debug, Default)]
+pub(crate) struct HeaderSlots(HashMap<MatchedHeader, u32, FixedState>);
+
+/// The header look-ups of one decision. The latest few are remembered: routes that share a path mostly differ by the
+/// values of one or two headers.
+#[derive(Debug)]
+pub(crate) struct HeaderLookup<'a> {
     head: &'a RequestHead<'a>,
-    last: Option<(&'m HeaderName, Lines<'a>)>,
+    known: [Option<(u32, Lines<'a>)>; 4],
 }
 
 /// The lines of one header.
@@ -66,35 +79,61 @@ enum Lines<'a> {
     Many,
 }
 
+// === impl HeaderSlots ===
+
+impl HeaderSlots {
+    /// A rule with its header's number.
+    pub(crate) fn condition(&mut self, matcher: &HeaderMatcher) -> HeaderCondition {
+        let next = self.0.len() as u32;
+        let slot = *self.0.entry(matcher.name.clone()).or_insert(next);
+        HeaderCondition { slot, matcher: matcher.clone() }
+    }
+}
+
 // === impl HeaderLookup ===
 
-impl<'m, 'a> HeaderLookup<'m, 'a> {
+impl<'a> HeaderLookup<'a> {
     /// Look-ups in a request.
-    #[must_use]
-    pub fn new(head: &'a RequestHead<'a>) -> Self {
-        Self { head, last: None }
+    pub(crate) fn new(head: &'a RequestHead<'a>) -> Self {
+        Self { head, known: [None; 4] }
     }
 
-    fn find(&mut self, name: &'m HeaderName) -> Lines<'a> {
-        if let Some((last, lines)) = self.last
-            && last == name
-        {
-            return lines;
-        }
-        let lines = self.lines(name);
-        self.last = Some((name, lines));
-        lines
+    /// Whether the request satisfies every condition.
+    pub(crate) fn satisfies(&mut self, conditions: &[HeaderCondition]) -> bool {
+        conditions.iter().all(|HeaderCondition { slot, matcher }| {
+            let lines = self.find(*slot, &matcher.name);
+            matcher.judge(lines, self.head)
+        })
     }
 
-    fn lines(&self, name: &HeaderName) -> Lines<'a> {
-        if self.head.kind == RequestKind::Grpc && name.as_str().ends_with("-bin") {
-            return Lines::Missing;
+    fn find(&mut self, slot: u32, name: &MatchedHeader) -> Lines<'a> {
+        let place = &mut self.known[slot as usize % 4];
+        match place {
+            Some((known, lines)) if *known == slot => *lines,
+            _ => place.insert((slot, Lines::of(self.head, name))).1,
         }
-        let mut lines = self.head.headers.get_all(name).iter();
+    }
+}
+
+// === impl Lines ===
+
+impl<'a> Lines<'a> {
+    fn of(head: &RequestHead<'a>, name: &MatchedHeader) -> Self {
+        let name = match name {
+            MatchedHeader::Method => return Self::One(head.method.as_str().as_bytes()),
+            MatchedHeader::Authority => return Self::One(head.authority.as_bytes()),
+            MatchedHeader::Path => return Self::One(head.path_and_query.as_bytes()),
+            MatchedHeader::Scheme => return Self::One(head.scheme.as_bytes()),
+            MatchedHeader::Name(name) => name,
+        };
+        if head.kind == RequestKind::Grpc && name.as_str().ends_with("-bin") {
+            return Self::Missing;
+        }
+        let mut lines = head.headers.get_all(name).iter();
         match (lines.next(), lines.next()) {
-            (None, _) => Lines::Missing,
-            (Some(only), None) => Lines::One(only.as_bytes()),
-            (Some(_), Some(_)) => Lines::Many,
+            (None, _) => Self::Missing,
+            (Some(only), None) => Self::One(only.as_bytes()),
+            (Some(_), Some(_)) => Self::Many,
         }
     }
 }
@@ -105,33 +144,26 @@ impl HeaderMatcher {
     /// Whether the request satisfies the rule.
     #[must_use]
     pub fn is_match(&self, head: &RequestHead<'_>) -> bool {
-        self.is_match_in(&mut HeaderLookup::new(head))
+        self.judge(Lines::of(head, &self.name), head)
     }
 
-    /// The same, within a decision that asks many matchers.
-    #[must_use]
-    pub fn is_match_in<'m>(&'m self, lookup: &mut HeaderLookup<'m, '_>) -> bool {
-        let head = lookup.head;
-        let name = match &self.name {
-            MatchedHeader::Method => return self.decide(Some(head.method.as_str().as_bytes())),
-            MatchedHeader::Authority => return self.decide(Some(head.authority.as_bytes())),
-            MatchedHeader::Path => return self.decide(Some(head.path_and_query.as_bytes())),
-            MatchedHeader::Scheme => return self.decide(Some(head.scheme.as_bytes())),
-            MatchedHeader::Name(name) => name,
-        };
-        match (lookup.find(name), head.kind) {
-            (Lines::Missing, _) => self.decide(None),
-            (Lines::One(value), _) => self.decide(Some(value)),
-            (Lines::Many, RequestKind::Http) => {
-                // Any line may satisfy the rule; the inversion is of that whole answer.
-                let hit = head.headers.get_all(name).iter().any(|line| self.holds(line.as_bytes()));
-                hit != self.invert
-            }
-            (Lines::Many, RequestKind::Grpc) => {
-                let lines: Vec<&[u8]> =
-                    head.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-                self.decide(Some(&lines.join(&b','))) // the rare case of a repeated header: one allocation
-            }
+    fn judge(&self, lines: Lines<'_>, head: &RequestHead<'_>) -> bool {
+        match lines {
+            Lines::Missing => self.decide(None),
+            Lines::One(value) => self.decide(Some(value)),
+            Lines::Many => self.judge_many(head),
+        }
+    }
+
+    #[cold]
+    fn judge_many(&self, head: &RequestHead<'_>) -> bool {
+        let MatchedHeader::Name(name) = &self.name else { return false };
+        let lines = head.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        match head.kind {
+            // Any line may satisfy the rule; the inversion is of that whole answer.
+            RequestKind::Http => lines.into_iter().any(|line| self.holds(line)) != self.invert,
+            // One allocation for the rare case of a repeated header.
+            RequestKind::Grpc => self.decide(Some(&lines.collect::<Vec<_>>().join(&b','))),
         }
     }
 

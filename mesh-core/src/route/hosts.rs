@@ -56,19 +56,22 @@ impl HostIndex {
 
     /// The virtual host of an authority.
     pub(super) fn find(&self, authority: &str) -> Option<HostIx> {
-        if authority.bytes().any(|b| b.is_ascii_uppercase()) {
-            return self.find_lower(&authority.to_ascii_lowercase());
+        // Domains are in lower case, as nearly every authority is: an exact one needs no look at its letters.
+        if let Some(host) = self.exact.get(authority) {
+            return Some(*host);
         }
-        self.find_lower(authority)
+        if authority.bytes().any(|b| b.is_ascii_uppercase()) {
+            let lower = authority.to_ascii_lowercase();
+            return self.exact.get(&*lower).copied().or_else(|| self.find_wildcard(&lower));
+        }
+        self.find_wildcard(authority)
     }
 
-    fn find_lower(&self, authority: &str) -> Option<HostIx> {
+    fn find_wildcard(&self, authority: &str) -> Option<HostIx> {
         let tail = |len: usize| authority.get(authority.len() - len..);
         let head = |len: usize| authority.get(..len);
-        self.exact
-            .get(authority)
-            .copied()
-            .or_else(|| self.suffixes.find(authority.len(), tail))
+        self.suffixes
+            .find(authority.len(), tail)
             .or_else(|| self.prefixes.find(authority.len(), head))
             .or(self.any)
     }

@@ -11,7 +11,7 @@ use super::{ClusterIx, Decision, NoRoute, RouteEntry};
 use crate::config::filter::FilterOverrides;
 use crate::config::route::{ClusterSpecifier, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost};
 use crate::config::units::PerMillion;
-use crate::matcher::header::HeaderLookup;
+use crate::matcher::header::{HeaderCondition, HeaderLookup, HeaderSlots};
 use crate::request::{RequestHead, RequestKind};
 use crate::rng::{Rng, Xoshiro};
 
@@ -31,9 +31,12 @@ struct HostTable {
     routes: Vec<CompiledRoute>,
 }
 
-/// What a decision needs of a route once it has won.
+/// What a decision needs of a route: what a candidate is asked, and what follows once it has won.
 #[derive(Debug)]
 struct CompiledRoute {
+    headers: Box<[HeaderCondition]>,
+    /// There is more to ask than headers: see [`more_matches`].
+    has_more: bool,
     entry: Arc<RouteEntry>,
     target: Target,
 }
@@ -113,14 +116,15 @@ impl RouteTable {
 impl HostTable {
     fn compile(host: &VirtualHost, clusters: &mut Interner) -> Self {
         let inherited = Arc::new(host.overrides.clone());
-        let routes = host.routes.iter().map(|route| CompiledRoute::new(host, route, &inherited, clusters));
-        Self { paths: PathIndex::new(&host.routes), routes: routes.collect() }
+        let mut slots = HeaderSlots::default();
+        let compile = |route| CompiledRoute::new(host, route, &inherited, clusters, &mut slots);
+        Self { paths: PathIndex::new(&host.routes), routes: host.routes.iter().map(compile).collect() }
     }
 
-    /// The lowest position among the routes that match.
+    /// The lowest position among the routes that match; `config` are the routes as configured.
     fn first_match<R: Rng>(
         &self,
-        routes: &[Route],
+        config: &[Route],
         head: &RequestHead<'_>,
         draws: &mut Draws<'_, R>,
     ) -> Option<RouteIx> {
@@ -132,9 +136,15 @@ impl HostTable {
                 if best.is_some_and(|b| *ix >= b) {
                     return;
                 }
-                let Some(route) = routes.get(*ix as usize) else { return };
-                let by_path = known == PathKnown::Matches || route.matches.path.is_match(path);
-                if by_path && rest_matches(&route.matches, head, &mut headers, (*ix, draws)) {
+                let Some(route) = self.routes.get(*ix as usize) else { return };
+                let asks_more = route.has_more || known == PathKnown::Unknown;
+                let more = |route: &Route, draws: &mut Draws<'_, R>| {
+                    let by_path = known == PathKnown::Matches || route.matches.path.is_match(path);
+                    by_path && more_matches(&route.matches, head, *ix, draws)
+                };
+                let matches = headers.satisfies(&route.headers)
+                    && (!asks_more || config.get(*ix as usize).is_some_and(|route| more(route, draws)));
+                if matches {
                     best = Some(*ix);
                     return;
                 }
@@ -144,15 +154,14 @@ impl HostTable {
     }
 }
 
-/// Everything about a match but the path.
-pub(super) fn rest_matches<'m, R: Rng>(
-    rule: &'m RouteMatch,
+/// Everything about a match but path and headers.
+pub(super) fn more_matches<R: Rng>(
+    rule: &RouteMatch,
     head: &RequestHead<'_>,
-    headers: &mut HeaderLookup<'m, '_>,
-    (ix, draws): (RouteIx, &mut Draws<'_, R>),
+    ix: RouteIx,
+    draws: &mut Draws<'_, R>,
 ) -> bool {
     (!rule.grpc || head.kind == RequestKind::Grpc)
-        && rule.headers.iter().all(|header| header.is_match_in(headers))
         && (rule.query.is_empty() || rule.query.iter().all(|query| query.is_match(head.query())))
         && rule.fraction.is_none_or(|share| draws.hit(ix, share))
 }
@@ -165,6 +174,7 @@ impl CompiledRoute {
         route: &Route,
         inherited: &Arc<FilterOverrides>,
         clusters: &mut Interner,
+        slots: &mut HeaderSlots,
     ) -> Self {
         let overrides = if route.overrides.is_empty() {
             inherited.clone()
@@ -180,7 +190,13 @@ impl CompiledRoute {
             prefix_len: route.matches.path.text_len(),
             overrides,
         };
-        Self { entry: Arc::new(entry), target: Target::new(&route.action, clusters) }
+        let RouteMatch { path: _, headers, query, fraction, grpc } = &route.matches;
+        Self {
+            headers: headers.iter().map(|header| slots.condition(header)).collect(),
+            has_more: *grpc || !query.is_empty() || fraction.is_some(),
+            entry: Arc::new(entry),
+            target: Target::new(&route.action, clusters),
+        }
     }
 
     fn decide(&self, rng: &mut impl Rng) -> Decision {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
-use super::table::{Draws, rest_matches};
+use super::table::{Draws, more_matches};
 use super::*;
 use crate::config::filter::FilterOverride;
 use crate::config::route::{
@@ -11,7 +11,7 @@ use crate::config::route::{
 };
 use crate::config::units::{NonZeroWeight, PerMillion};
 use crate::matcher::domain::DomainPattern;
-use crate::matcher::header::{HeaderLookup, HeaderMatcher, HeaderRule, MatchedHeader};
+use crate::matcher::header::{HeaderMatcher, HeaderRule, MatchedHeader};
 use crate::matcher::path::PathMatcher;
 use crate::matcher::query::QueryMatcher;
 use crate::matcher::regex::SafeRegex;
@@ -167,7 +167,8 @@ fn naive(config: &RouteConfig, head: &RequestHead<'_>, rng: &mut Xoshiro) -> Res
     let routes = config.virtual_hosts[host].routes.iter().enumerate();
     for (ix, route) in routes {
         if route.matches.path.is_match(head.path())
-            && rest_matches(&route.matches, head, &mut HeaderLookup::new(head), (ix as u32, &mut draws))
+            && route.matches.headers.iter().all(|header| header.is_match(head))
+            && more_matches(&route.matches, head, ix as u32, &mut draws)
         {
             return Ok((host, ix));
         }
@@ -196,7 +197,8 @@ fn path_matcher() -> impl Strategy<Value = PathMatcher> {
 }
 
 fn header_matcher() -> impl Strategy<Value = HeaderMatcher> {
-    let names = ["x-a", "x-b", ":method", "content-type"];
+    // More names than a decision remembers look-ups of.
+    let names = ["x-a", "x-b", ":method", "content-type", "x-c", "x-d", ":path"];
     let rule = prop_oneof![
         prop::sample::select(vec!["1", "12", ""]).prop_map(|v| HeaderRule::Value(StringMatcher::exact(v))),
         Just(HeaderRule::Value(StringMatcher::prefix("1"))),
@@ -207,6 +209,7 @@ fn header_matcher() -> impl Strategy<Value = HeaderMatcher> {
         |(name, rule, invert, missing_as_empty)| {
             let name = match name {
                 ":method" => MatchedHeader::Method,
+                ":path" => MatchedHeader::Path,
                 name => MatchedHeader::Name(HeaderName::from_static(name)),
             };
             HeaderMatcher { name, rule, invert, missing_as_empty }
@@ -217,7 +220,7 @@ fn header_matcher() -> impl Strategy<Value = HeaderMatcher> {
 fn a_route() -> impl Strategy<Value = Route> {
     let query = prop::option::of(prop::sample::select(vec!["q", "r"]));
     let share = prop::option::weighted(0.2, (0u32..=4).prop_map(|n| PerMillion::new(n * 250_000).unwrap()));
-    let headers = prop::collection::vec(header_matcher(), 0..2);
+    let headers = prop::collection::vec(header_matcher(), 0..3);
     (path_matcher(), headers, query, share, prop::bool::weighted(0.1)).prop_map(
         |(path, headers, query, fraction, grpc)| {
             let query =
@@ -250,7 +253,8 @@ fn a_request() -> impl Strategy<Value = (String, String, HeaderMap)> {
         prop::sample::select(vec!["a.com", "A.com", "x.a.com", "a.org", "a.b.org", "c-x", "z", ""]);
     let query = prop::sample::select(vec!["", "?q=1", "?r", "?z&q"]);
     let value = || prop::sample::select(vec!["1", "12", "", "3", "x"]);
-    let headers = prop::collection::vec((prop::sample::select(vec!["x-a", "x-b"]), value()), 0..4);
+    let headers =
+        prop::collection::vec((prop::sample::select(vec!["x-a", "x-b", "x-c", "x-d"]), value()), 0..4);
     (authority, path(), query, headers, any::<bool>()).prop_map(|(authority, path, query, lines, grpc)| {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
