@@ -19,7 +19,7 @@ use mesh_core::snapshot::ConfigSource;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
-use super::outlier::Observation;
+use super::outlier::{Observation, outcome_of};
 use super::pin::{PinnedCluster, PinnedSnapshot};
 use super::service::Stage;
 use crate::body::Body;
@@ -42,6 +42,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) request: Request<Body>,
+    /// The request of the attempt until it is sent; after one that failed, a request of which nothing left.
+    pub(crate) outgoing: Option<Request<Body>>,
     pub(crate) kind: RequestKind,
     /// The target's authority, for requests that name none.
     pub(crate) authority: Arc<Authority>,
@@ -103,39 +105,43 @@ pub(crate) struct Routed<'c> {
     pub(crate) cluster: Arc<PinnedCluster>,
 }
 
-/// One attempt of a call.
+/// One attempt of a call. What is large is lent, so that it stays where it is while the attempt passes the layers.
 #[derive(Debug)]
 pub(crate) struct Attempt<'c> {
-    pub(crate) request: Request<Body>,
+    /// Taken by whoever sends it. It is still, or again, in its place where nothing of it left.
+    pub(crate) request: &'c mut Option<Request<Body>>,
     pub(crate) kind: RequestKind,
     pub(crate) cluster: &'c PinnedCluster,
     pub(crate) facts: &'c mut Facts,
+    pub(crate) held: &'c mut Held,
 }
 
 /// An attempt with its endpoint.
 #[derive(Debug)]
 pub(crate) struct Picked<'c> {
-    pub(crate) request: Request<Body>,
+    /// As in [`Attempt`].
+    pub(crate) request: &'c mut Option<Request<Body>>,
     pub(crate) kind: RequestKind,
     pub(crate) cluster: &'c PinnedCluster,
-    pub(crate) endpoint: Arc<EndpointRuntime>,
+    pub(crate) endpoint: &'c Arc<EndpointRuntime>,
+    pub(crate) held: &'c mut Held,
 }
 
-/// A response, and what it holds until its body ends.
+/// A response, and what its head says of the attempt.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) response: Response<Body>,
-    pub(crate) held: Held,
+    pub(crate) outcome: Outcome,
 }
 
-/// Places that are taken until the body of the response ends.
+/// What an attempt holds: given back when it fails, or else when the body of its response ends.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     pub(crate) request: Option<Permit>,
     pub(crate) retry: Option<Permit>,
-    pub(crate) _in_flight: Option<InFlight>,
+    pub(crate) in_flight: Option<InFlight>,
     pub(crate) observation: Option<Observation>,
-    /// The span of the attempt.
+    /// The span of the attempt, where it is recorded.
     pub(crate) span: Option<ActiveSpan>,
 }
 
@@ -145,8 +151,6 @@ pub(crate) struct AttemptError {
     pub(crate) rejection: Rejection,
     /// Proof that the peer did nothing.
     pub(crate) untouched: Option<Untouched>,
-    /// The request, where nothing of it left.
-    pub(crate) request: Option<Box<Request<Body>>>,
 }
 
 /// Between channel and trace: the call is handed over, and comes back as the body of its response.
@@ -231,9 +235,10 @@ impl Facts {
 // === impl Reply ===
 
 impl Reply {
-    /// A response that holds nothing.
-    pub(crate) fn bare(response: Response<Body>) -> Self {
-        Self { response, held: Held::default() }
+    /// A response to a request of this kind. Its headers are asked here, once for all layers.
+    pub(crate) fn new(response: Response<Body>, kind: RequestKind) -> Self {
+        let outcome = outcome_of(&response, kind);
+        Self { response, outcome }
     }
 }
 
@@ -241,6 +246,6 @@ impl Reply {
 
 impl From<Rejection> for AttemptError {
     fn from(rejection: Rejection) -> Self {
-        Self { rejection, untouched: None, request: None }
+        Self { rejection, untouched: None }
     }
 }

@@ -65,7 +65,8 @@ impl Exchange {
             route: None,
             method: request.method().clone(),
             uri: request.uri().clone(),
-            host: headers.get(HOST).cloned(),
+            // Beside an authority there is none any more.
+            host: request.uri().authority().is_none().then(|| headers.get(HOST).cloned()).flatten(),
             version: request.version(),
             arrived,
             request_bytes: AtomicU64::new(header_bytes(headers)),

@@ -90,16 +90,17 @@ fn hex(digits: &[u8]) -> Option<u128> {
 
 fn format(ids: TraceIds) -> [u8; 55] {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write_hex(&mut text[3..35], ids.trace);
-    write_hex(&mut text[36..52], ids.span.into());
+    write_hex(&mut text[3..35], &ids.trace.to_be_bytes());
+    write_hex(&mut text[36..52], &ids.span.to_be_bytes());
     text[54] = b'0' + u8::from(ids.sampled);
     text
 }
 
-fn write_hex(digits: &mut [u8], value: u128) {
-    for (n, digit) in digits.iter_mut().rev().enumerate() {
-        let nibble = (value >> (4 * n)) as u8 & 0xf;
-        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+fn write_hex(digits: &mut [u8], bytes: &[u8]) {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = HEX[usize::from(byte >> 4)];
+        pair[1] = HEX[usize::from(byte & 0xf)];
     }
 }
 

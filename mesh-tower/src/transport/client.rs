@@ -39,11 +39,10 @@ enum Slot {
     Http1(h1::Slot),
 }
 
-/// The response head to come. Nothing is sent before the first poll; dropping it later cancels the request.
+/// The response head to come. Dropping it cancels the request.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture(Sending);
 
-#[expect(clippy::large_enum_variant, reason = "a box per call is what this path avoids")]
 enum Sending {
     #[cfg(feature = "http2")]
     Http2(h2::SendFuture),
@@ -155,17 +154,19 @@ impl<C: HttpConnection> Control for C {
 // === impl Lease ===
 
 impl Lease {
-    /// Sends the request, whose URI has scheme and authority, when the future is first polled.
+    /// Sends the request, whose URI has scheme and authority, from within the task that awaits the response: what waits
+    /// for it then need not have room for the request.
     ///
     /// # Errors
-    /// The future's error tells what the peer can have seen, and has the request where nothing of it was sent.
-    pub fn send(self, request: Request<Body>) -> ResponseFuture {
-        ResponseFuture(match self.0 {
+    /// The error, here and of the future, tells what the peer can have seen, and has the request where nothing of it
+    /// was sent.
+    pub fn start(self, cx: &mut Context<'_>, request: Request<Body>) -> Result<ResponseFuture, SendError> {
+        Ok(ResponseFuture(match self.0 {
             #[cfg(feature = "http2")]
-            Slot::Http2(slot) => Sending::Http2(slot.send(request)),
+            Slot::Http2(slot) => Sending::Http2(slot.start(cx, request)?),
             #[cfg(feature = "http1")]
             Slot::Http1(slot) => Sending::Http1(slot.send(request)),
-        })
+        }))
     }
 }
 

@@ -12,7 +12,9 @@ use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::ConnectionEvents;
+use super::error::SendError;
 use super::io::BoxIo;
+use super::pool::Lease;
 use crate::body::Body;
 
 /// What a connection told its pool.
@@ -49,6 +51,23 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     tokio::runtime::Handle::current().spawn(future)
+}
+
+/// A response head to come, as a future of its own.
+pub(crate) type Sending = Pin<Box<dyn Future<Output = Result<Response<Body>, SendError>> + Send>>;
+
+impl Lease {
+    /// Sends the request when the future is first polled.
+    pub(crate) fn send(self, request: Request<Body>) -> Sending {
+        let mut unsent = Some((self, request));
+        Box::pin(async move {
+            let start = |cx: &mut Context<'_>| {
+                let (lease, request) = unsent.take().expect("polled once");
+                Poll::Ready(lease.start(cx, request))
+            };
+            std::future::poll_fn(start).await?.await
+        })
+    }
 }
 
 pub(crate) type Respond = ::h2::server::SendResponse<Bytes>;

@@ -5,20 +5,17 @@
 //! picker within its deadline. On drop: nothing is held while waiting. On config change: a pick may be newer than the
 //! pinned snapshot in endpoints, never in anything else.
 
-mod future;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
 use std::pin::pin;
 
 use mesh_core::error::{Reason, Rejection};
 use mesh_core::lb::{EndpointIx, Pick};
 use mesh_core::request::RequestKind;
 
-use self::future::{ResponseFuture, picked};
 use super::pin::PinnedCluster;
-use super::request::{Attempt, AttemptError, AttemptStage, PickedStage, Reply};
+use super::request::{Attempt, AttemptError, AttemptStage, Picked, PickedStage, Reply};
 use super::service::Service;
 use crate::runtime::cluster::{EndpointSlot, Table};
 use crate::runtime::rng::ThreadRng;
@@ -36,21 +33,17 @@ impl<S> Balance<S> {
 }
 
 impl<S: Service<PickedStage>> Service<AttemptStage> for Balance<S> {
-    fn call<'c>(
-        &'c self,
-        attempt: Attempt<'c>,
-    ) -> impl Future<Output = Result<Reply, AttemptError>> + Send + 'c {
-        let first = pick(attempt.cluster, &attempt.cluster.runtime.table(), true);
-        let send = |picked| self.inner.call(picked);
-        match first {
-            Some(Ok(slot)) => ResponseFuture::Sending { inner: send(picked(attempt, slot)) },
-            Some(Err(rejection)) => ResponseFuture::Refused { error: Some(rejection) },
-            None => ResponseFuture::Waiting {
-                wait: Box::pin(wait(attempt.cluster, attempt.kind)),
-                attempt: Some(attempt),
-                send: Some(send),
-            },
-        }
+    async fn call<'c>(&'c self, attempt: Attempt<'c>) -> Result<Reply, AttemptError> {
+        let Attempt { request, kind, cluster, facts, held } = attempt;
+        let first = pick(cluster, &cluster.runtime.table(), true);
+        let EndpointSlot { runtime, extra } = match first {
+            Some(picked) => picked?,
+            // Boxed, because most attempts find an endpoint at once.
+            None => Box::pin(wait(cluster, kind)).await?,
+        };
+        facts.extra = extra;
+        let endpoint = facts.upstream.insert(runtime);
+        self.inner.call(Picked { request, kind, cluster, endpoint, held }).await
     }
 }
 

@@ -5,14 +5,9 @@
 //! new requests. `max_pending_requests` is applied by `endpoint`, `max_connections` by the cluster's runtime,
 //! `max_retries` and the retry budget by `retry`: all count in the same [`Permits`](mesh_core::breaker::Permits).
 
-mod future;
-
-use std::future::Future;
-
 use mesh_core::breaker::Overloaded;
 use mesh_core::error::{Reason, Rejection};
 
-use self::future::ResponseFuture;
 use super::request::{Attempt, AttemptError, AttemptStage, Reply};
 use super::service::Service;
 
@@ -29,16 +24,11 @@ impl<S> Breaker<S> {
 }
 
 impl<S: Service<AttemptStage>> Service<AttemptStage> for Breaker<S> {
-    fn call<'c>(
-        &'c self,
-        attempt: Attempt<'c>,
-    ) -> impl Future<Output = Result<Reply, AttemptError>> + Send + 'c {
-        match attempt.cluster.runtime.permits().request(&attempt.cluster.config.limits) {
-            Ok(permit) => ResponseFuture::Admitted { inner: self.inner.call(attempt), permit: Some(permit) },
-            Err(overloaded) => ResponseFuture::Refused {
-                error: Some(refusal(attempt.cluster.config.name.as_ref(), overloaded)),
-            },
-        }
+    async fn call<'c>(&'c self, attempt: Attempt<'c>) -> Result<Reply, AttemptError> {
+        let config = &attempt.cluster.config;
+        let permit = attempt.cluster.runtime.permits().request(&config.limits);
+        attempt.held.request = Some(permit.map_err(|overloaded| refusal(&config.name, overloaded))?);
+        self.inner.call(attempt).await
     }
 }
 

@@ -77,7 +77,12 @@ impl MeshChannel {
         let inner = self.inner.clone();
         ResponseFuture::new(Box::pin(async move {
             let kind = call.kind;
-            match inner.serve(call).await {
+            let outcome = if inner.shared.shut_down.load(Ordering::Relaxed) {
+                Err(Rejection::new(Reason::ShutDown))
+            } else {
+                inner.stack.call(call).await
+            };
+            match outcome {
                 Ok(response) => Ok(response),
                 Err(rejection) if strict => Err(Error::from(rejection)),
                 Err(rejection) => Ok(local_reply::reply(kind, rejection)),
@@ -141,6 +146,7 @@ impl Inner {
         };
         Box::new(Call {
             request,
+            outgoing: None,
             kind,
             authority: self.authority.clone(),
             arrived: Instant::now(),
@@ -152,12 +158,5 @@ impl Inner {
             facts: Default::default(),
             answer: Default::default(),
         })
-    }
-
-    async fn serve(&self, call: Box<Call>) -> Result<Response<Body>, Rejection> {
-        if self.shared.shut_down.load(Ordering::Relaxed) {
-            return Err(Rejection::new(Reason::ShutDown));
-        }
-        self.stack.call(call).await
     }
 }

@@ -12,16 +12,15 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Work that fails with the bound's reason when the deadline passes first.
 ///
-/// The timer is armed only once the work has been found pending: a call that never waits never touches the timer
-/// wheel. Cancel safe: dropping it drops the work.
+/// The timer is made only once the work has been found pending: a call that never waits never touches the timer
+/// wheel, and the place for it takes no room in the futures of the layers above. Cancel safe: dropping it drops the work.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Within<'c, F> {
     #[pin]
     work: F,
     deadline: Option<Deadline>,
-    #[pin]
-    timer: Option<Sleep>,
+    timer: Option<Pin<Box<Sleep>>>,
     runtime: &'c Handle,
 }
 
@@ -47,17 +46,12 @@ where
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
+        let this = self.project();
         if let Poll::Ready(result) = this.work.poll(cx) {
             return Poll::Ready(result);
         }
         let Some(deadline) = this.deadline else { return Poll::Pending };
-        if this.timer.is_none() {
-            this.timer.set(Some(timer(deadline.at, this.runtime)));
-        }
-        match this.timer.as_mut().as_pin_mut().map(|timer| timer.poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(Rejection::new(deadline.bound).into())),
-            Some(Poll::Pending) | None => Poll::Pending,
-        }
+        let timer = this.timer.get_or_insert_with(|| Box::pin(timer(deadline.at, this.runtime)));
+        timer.as_mut().poll(cx).map(|()| Err(Rejection::new(deadline.bound).into()))
     }
 }

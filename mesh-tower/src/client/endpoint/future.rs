@@ -6,13 +6,15 @@ use std::task::{Context, Poll, ready};
 
 use http::Request;
 use http_body::Body as _;
+use mesh_core::config::endpoints::Address;
 use mesh_core::error::Rejection;
+use mesh_core::request::RequestKind;
 use mesh_core::retry::Untouched;
 
-use super::refusal::{handed_back, send_failed};
+use super::refusal::{send_failed, unsent};
 use crate::body::Body;
-use crate::client::request::{AttemptError, Held, Reply};
-use crate::runtime::endpoint::{InFlight, UpstreamFuture};
+use crate::client::request::{AttemptError, Reply};
+use crate::runtime::endpoint::{Upstream, UpstreamFuture};
 use crate::transport::pool::Lease;
 use crate::transport::pool::ResponseFuture as Sending;
 
@@ -22,37 +24,39 @@ type Wait<'c> = Pin<Box<dyn Future<Output = Result<Lease, Rejection>> + Send + '
 /// A request on its way. Dropping it cancels the request.
 pub(crate) struct ResponseFuture<'c> {
     state: State<'c>,
-    in_flight: Option<InFlight>,
+    request: &'c mut Option<Request<Body>>,
+    kind: RequestKind,
     /// Idempotent and without a body: may be repeated where a reused connection just ended.
     can_repeat: bool,
 }
 
-enum State<'c> {
-    Waiting { wait: Wait<'c>, request: Option<Request<Body>> },
+/// ```text
+/// Waiting ──► Leased ──► Sending        Refused: from every state but Sending
+/// ```
+pub(super) enum State<'c> {
+    Waiting(Wait<'c>),
+    Leased(Option<Lease>),
     Sending(Sending),
     InProcess(UpstreamFuture),
     Refused(Option<AttemptError>),
 }
 
+impl State<'_> {
+    pub(super) fn in_process(
+        upstream: &dyn Upstream,
+        endpoint: &Address,
+        request: &mut Option<Request<Body>>,
+    ) -> Self {
+        // The attempt has its request until it is sent.
+        request
+            .take()
+            .map_or(Self::Refused(None), |request| Self::InProcess(upstream.send(endpoint, request)))
+    }
+}
+
 impl<'c> ResponseFuture<'c> {
-    pub(super) fn sending(lease: Lease, request: Request<Body>, in_flight: InFlight) -> Self {
-        let can_repeat = can_repeat(&request);
-        Self { state: State::Sending(lease.send(request)), in_flight: Some(in_flight), can_repeat }
-    }
-
-    pub(super) fn in_process(sending: UpstreamFuture, in_flight: InFlight) -> Self {
-        Self { state: State::InProcess(sending), in_flight: Some(in_flight), can_repeat: false }
-    }
-
-    pub(super) fn waiting(wait: Wait<'c>, request: Request<Body>, in_flight: InFlight) -> Self {
-        let can_repeat = can_repeat(&request);
-        let state = State::Waiting { wait, request: Some(request) };
-        Self { state, in_flight: Some(in_flight), can_repeat }
-    }
-
-    pub(super) fn refused(rejection: Rejection, request: Request<Body>) -> Self {
-        let error = handed_back(rejection, request);
-        Self { state: State::Refused(Some(error)), in_flight: None, can_repeat: false }
+    pub(super) fn new(state: State<'c>, request: &'c mut Option<Request<Body>>, kind: RequestKind) -> Self {
+        Self { state, request, kind, can_repeat: false }
     }
 }
 
@@ -61,34 +65,38 @@ impl Future for ResponseFuture<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        loop {
-            let result = match &mut this.state {
-                State::Sending(sending) => ready!(Pin::new(sending).poll(cx)),
-                State::InProcess(sending) => ready!(sending.as_mut().poll(cx)),
+        let result = loop {
+            this.state = match &mut this.state {
+                State::Sending(sending) => break ready!(Pin::new(sending).poll(cx)),
+                State::InProcess(sending) => break ready!(sending.as_mut().poll(cx)),
+                State::Leased(lease) => match (lease.take(), this.request.take()) {
+                    (Some(lease), Some(request)) => {
+                        this.can_repeat = can_repeat(&request);
+                        match lease.start(cx, request) {
+                            Ok(sending) => State::Sending(sending),
+                            Err(error) => break Err(error),
+                        }
+                    }
+                    // Both are there until this state is replaced.
+                    (_, _) => State::Refused(None),
+                },
+                State::Waiting(wait) => match ready!(wait.as_mut().poll(cx)) {
+                    Ok(lease) => State::Leased(Some(lease)),
+                    Err(rejection) => State::Refused(Some(unsent(rejection))),
+                },
                 State::Refused(error) => match error.take() {
                     Some(error) => return Poll::Ready(Err(error)),
                     None => return Poll::Pending,
                 },
-                State::Waiting { wait, request } => {
-                    this.state = match (ready!(wait.as_mut().poll(cx)), request.take()) {
-                        (Ok(lease), Some(request)) => State::Sending(lease.send(request)),
-                        (Err(rejection), Some(request)) => {
-                            State::Refused(Some(handed_back(rejection, request)))
-                        }
-                        // The request is there until the wait is over, which replaces this state.
-                        (_, None) => State::Refused(None),
-                    };
-                    continue;
-                }
             };
-            let in_flight = this.in_flight.take();
-            return Poll::Ready(match result {
-                Ok(response) => {
-                    Ok(Reply { response, held: Held { _in_flight: in_flight, ..Held::default() } })
-                }
-                Err(error) => Err(send_failed(error, this.can_repeat)),
-            });
-        }
+        };
+        Poll::Ready(match result {
+            Ok(response) => Ok(Reply::new(response, this.kind)),
+            Err(mut error) => {
+                *this.request = error.take_request();
+                Err(send_failed(&error, this.can_repeat))
+            }
+        })
     }
 }
 

@@ -13,8 +13,8 @@ use std::future::Future;
 use mesh_core::breaker::Overloaded;
 use mesh_core::error::Rejection;
 
-use self::future::ResponseFuture;
-use self::refusal::connect_failed;
+use self::future::{ResponseFuture, State};
+use self::refusal::{connect_failed, unsent};
 use super::breaker;
 use super::pin::PinnedCluster;
 use super::request::{AttemptError, Picked, PickedStage, Reply};
@@ -32,36 +32,28 @@ impl Service<PickedStage> for Endpoint {
         &'c self,
         picked: Picked<'c>,
     ) -> impl Future<Output = Result<Reply, AttemptError>> + Send + 'c {
-        let Picked { request, kind, cluster, endpoint } = picked;
-        let in_flight = endpoint.begin();
-        let pool = match endpoint.link() {
-            Link::Pool(pool) => pool,
-            Link::InProcess(upstream) => {
-                return ResponseFuture::in_process(upstream.send(endpoint.address(), request), in_flight);
-            }
+        let Picked { request, kind, cluster, endpoint, held } = picked;
+        held.in_flight = Some(endpoint.begin());
+        let state = match endpoint.link() {
+            Link::InProcess(upstream) => State::in_process(upstream.as_ref(), endpoint.address(), request),
+            Link::Pool(pool) => lease(pool, cluster.keys.of(kind), cluster),
         };
-        let key = cluster.keys.of(kind);
-        match pool.try_acquire(key) {
-            TryAcquire::Ready(lease) => ResponseFuture::sending(lease, request, in_flight),
-            TryAcquire::Failed(error) => ResponseFuture::refused(connect_failed(cluster, &error), request),
-            TryAcquire::WouldWait => match cluster.runtime.permits().pending(&cluster.config.limits) {
-                Ok(permit) => {
-                    let endpoint = endpoint.clone();
-                    let wait = Box::pin(async move {
-                        let _permit = permit;
-                        match endpoint.link() {
-                            Link::Pool(pool) => acquire(pool, key, cluster).await,
-                            // The link of an endpoint never changes.
-                            Link::InProcess(_) => {
-                                Err(Rejection::new(mesh_core::error::Reason::ConnectFailed))
-                            }
-                        }
-                    });
-                    ResponseFuture::waiting(wait, request, in_flight)
-                }
-                Err(overloaded) => ResponseFuture::refused(refusal(cluster, overloaded), request),
-            },
-        }
+        ResponseFuture::new(state, request, kind)
+    }
+}
+
+/// A stream, or the wait for one, or why there is none.
+fn lease<'c>(pool: &'c EndpointPool, key: &'c ConnectionKey, cluster: &'c PinnedCluster) -> State<'c> {
+    match pool.try_acquire(key) {
+        TryAcquire::Ready(lease) => State::Leased(Some(lease)),
+        TryAcquire::Failed(error) => State::Refused(Some(unsent(connect_failed(cluster, &error)))),
+        TryAcquire::WouldWait => match cluster.runtime.permits().pending(&cluster.config.limits) {
+            Ok(permit) => State::Waiting(Box::pin(async move {
+                let _permit = permit;
+                acquire(pool, key, cluster).await
+            })),
+            Err(overloaded) => State::Refused(Some(unsent(refusal(cluster, overloaded)))),
+        },
     }
 }
 

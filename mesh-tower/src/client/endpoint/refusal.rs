@@ -1,10 +1,8 @@
 //! What a failure below the balancer means to the layers above it.
 
-use http::Request;
 use mesh_core::error::{Reason, Rejection};
 use mesh_core::retry::Untouched;
 
-use crate::body::Body;
 use crate::client::pin::PinnedCluster;
 use crate::client::request::AttemptError;
 use crate::transport::error::{ConnectError, FailureKind, Progress, SendError};
@@ -15,15 +13,15 @@ pub(super) fn connect_failed(cluster: &PinnedCluster, error: &ConnectError) -> R
     Rejection::new(Reason::ConnectFailed).with_detail(detail)
 }
 
-/// The request is handed back with the refusal, to be sent to another endpoint: whoever picked this one did so before
-/// its last connection was lost.
-pub(super) fn handed_back(rejection: Rejection, request: Request<Body>) -> AttemptError {
+/// The request stays in its place, to be sent to another endpoint: whoever picked this one did so before its last
+/// connection was lost.
+pub(super) fn unsent(rejection: Rejection) -> AttemptError {
     let untouched = (rejection.reason() == Reason::ConnectFailed).then_some(Untouched::NeverSent);
-    AttemptError { rejection, untouched, request: Some(Box::new(request)) }
+    AttemptError { rejection, untouched }
 }
 
 /// The request got no response.
-pub(super) fn send_failed(mut error: SendError, can_repeat: bool) -> AttemptError {
+pub(super) fn send_failed(error: &SendError, can_repeat: bool) -> AttemptError {
     let untouched = match error.progress() {
         Progress::NotSent => Some(Untouched::NeverSent),
         Progress::Unprocessed => Some(Untouched::ByPeer),
@@ -39,13 +37,9 @@ pub(super) fn send_failed(mut error: SendError, can_repeat: bool) -> AttemptErro
         _ => Reason::UpstreamReset,
     };
     let untouched = untouched.filter(|_| reason == Reason::UpstreamRefused);
-    let detail = match std::error::Error::source(&error) {
+    let detail = match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     };
-    AttemptError {
-        rejection: Rejection::new(reason).with_detail(detail),
-        untouched,
-        request: error.take_request().map(Box::new),
-    }
+    AttemptError { rejection: Rejection::new(reason).with_detail(detail), untouched }
 }

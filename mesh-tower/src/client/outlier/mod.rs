@@ -3,18 +3,15 @@
 //! Place in the stack: per attempt, below `balance`, around `endpoint`. An attempt is reported once: at its failure,
 //! at the end of its response body (where gRPC tells its status), or, on drop, as cancelled. On config change: nothing.
 
-mod future;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
 use std::sync::Arc;
 
 use http::{HeaderMap, Response, StatusCode};
 use mesh_core::outcome::{GrpcCode, Outcome};
 use mesh_core::request::RequestKind;
 
-use self::future::ResponseFuture;
 use super::request::{AttemptError, Picked, PickedStage, Reply};
 use super::service::Service;
 use crate::local_reply::GRPC_STATUS;
@@ -41,12 +38,17 @@ impl<S> Outlier<S> {
 }
 
 impl<S: Service<PickedStage>> Service<PickedStage> for Outlier<S> {
-    fn call<'c>(
-        &'c self,
-        picked: Picked<'c>,
-    ) -> impl Future<Output = Result<Reply, AttemptError>> + Send + 'c {
-        let observation = Observation::new(picked.endpoint.clone(), picked.kind);
-        ResponseFuture::new(self.inner.call(picked), observation)
+    async fn call<'c>(&'c self, picked: Picked<'c>) -> Result<Reply, AttemptError> {
+        let Picked { request, kind, cluster, endpoint, held } = picked;
+        held.observation = Some(Observation::new(endpoint.clone(), kind));
+        let result = self.inner.call(Picked { request, kind, cluster, endpoint, held: &mut *held }).await;
+        if let Some(observation) = &mut held.observation {
+            match &result {
+                Ok(reply) => observation.head(reply.outcome),
+                Err(error) => observation.failed(Outcome::Failed(error.rejection.reason().failure())),
+            }
+        }
+        result
     }
 }
 
@@ -72,8 +74,8 @@ impl Observation {
     }
 
     /// The response head is there. For HTTP that is the outcome; for gRPC the status is still to come.
-    pub(crate) fn head<B>(&mut self, response: &Response<B>) {
-        self.outcome = match outcome_of(response, self.kind) {
+    fn head(&mut self, outcome: Outcome) {
+        self.outcome = match outcome {
             Outcome::Response { http: StatusCode::OK, grpc: None } if self.kind == RequestKind::Grpc => {
                 Outcome::Cancelled
             }
@@ -81,11 +83,11 @@ impl Observation {
         };
     }
 
-    /// The body ended, with these trailers if any.
-    pub(crate) fn end(&mut self, trailers: Option<&HeaderMap>) {
+    /// The body ended, with this status in its trailers if any.
+    pub(crate) fn end(&mut self, trailers: Option<GrpcCode>) {
         if self.kind == RequestKind::Grpc && self.outcome == Outcome::Cancelled {
             // A stream that ends without a status broke off somewhere.
-            let grpc = trailers.and_then(grpc_status).unwrap_or(GrpcCode::UNKNOWN);
+            let grpc = trailers.unwrap_or(GrpcCode::UNKNOWN);
             self.outcome = Outcome::Response { http: StatusCode::OK, grpc: Some(grpc) };
         }
     }

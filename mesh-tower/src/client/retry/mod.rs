@@ -25,7 +25,6 @@ use tokio::time::Instant;
 
 use self::replay::Replay;
 use super::deadline::{Within, timer};
-use super::outlier::outcome_of;
 use super::pin::PinnedCluster;
 use super::request::{Attempt, AttemptError, AttemptStage, Call, Reply, Routed, RoutedStage};
 use super::service::Service;
@@ -52,10 +51,6 @@ struct Attempts<'c> {
     retries: Retries,
     permit: Option<Permit>,
     transparent: u32,
-    /// The span of the attempt in flight.
-    span: Option<ActiveSpan>,
-    /// A request that was handed back whole.
-    returned: Option<Box<Request<Body>>>,
 }
 
 /// What follows an attempt.
@@ -78,19 +73,27 @@ impl<S: Service<AttemptStage>> Service<RoutedStage> for Retry<S> {
         let mut attempts = Attempts::new(call, policy_of(&route));
         // A body that is all there needs no sharing between attempts.
         std::future::poll_fn(|cx| attempts.replay.poll_whole(cx)).await;
-        call.facts.known_bytes = header_bytes(call.request.headers()) + attempts.replay.known_bytes();
+        call.facts.known_bytes = attempts.replay.known_bytes();
         loop {
-            let request = match attempts.request(call) {
-                Ok(request) => request,
-                Err(rejection) => return Err(rejection),
+            attempts.prepare(call)?;
+            let limit = attempts.try_limit(call.kind);
+            let attempt = Attempt {
+                request: &mut call.outgoing,
+                kind: call.kind,
+                cluster: &cluster,
+                facts: &mut call.facts,
+                held: &mut call.answer.held,
             };
-            let (kind, limit) = (call.kind, attempts.try_limit(call.kind));
-            let attempt = Attempt { request, kind, cluster: &cluster, facts: &mut call.facts };
             let result = Within::new(self.inner.call(attempt), limit, &self.runtime).await;
-            match attempts.next(result, call, &cluster) {
+            // What is waited for is taken out first: a response must not take room in the future of the wait.
+            let wait = match attempts.next(result, call, &cluster) {
                 Next::Return(result) => return result,
-                Next::Again => tokio::task::yield_now().await,
-                Next::After(wait) => timer((Instant::now() + wait).into_std(), &self.runtime).await,
+                Next::Again => None,
+                Next::After(wait) => Some(wait),
+            };
+            match wait {
+                Some(wait) => timer((Instant::now() + wait).into_std(), &self.runtime).await,
+                None => tokio::task::yield_now().await,
             }
         }
     }
@@ -107,89 +110,81 @@ impl<'c> Attempts<'c> {
             retries: Retries::new(),
             permit: None,
             transparent: 0,
-            span: None,
-            returned: None,
         }
     }
 
-    /// The request of the next attempt.
-    fn request(&mut self, call: &mut Call) -> Result<Request<Body>, Rejection> {
-        let mut request = match self.returned.take() {
-            Some(returned) => *returned,
+    /// Makes the request of the next attempt.
+    fn prepare(&mut self, call: &mut Call) -> Result<(), Rejection> {
+        let mut request = match call.outgoing.take() {
+            Some(returned) => returned,
             None => {
                 let body = self.replay.next().ok_or_else(|| Rejection::new(Reason::RequestBody))?;
-                if call.facts.attempts == 0 {
-                    call.facts.streamed_bytes = self.replay.streamed_bytes();
-                }
                 copy_of(&call.request, body)
             }
         };
-        self.begin_span(call, &mut request);
-        call.facts.attempts += 1;
+        if let Some(of_call) = &call.span {
+            let of_attempt = of_call.is_recorded().then(|| begin_span(call, of_call));
+            // The peer continues the span of the attempt, or else that of the call.
+            of_attempt.as_ref().unwrap_or(of_call).context().inject(request.headers_mut());
+            call.answer.held.span = of_attempt;
+        }
         if let (RequestKind::Grpc, Some(deadline)) = (call.kind, call.deadline) {
             put_timeout(request.headers_mut(), &deadline);
         }
-        Ok(request)
-    }
-
-    /// A span of the attempt, below a call's that is recorded: the peer continues it instead of the call's.
-    fn begin_span(&mut self, call: &Call, request: &mut Request<Body>) {
-        let Some(parent) = call.span.as_ref().filter(|span| span.is_recorded()) else { return };
-        let start = SpanStart {
-            of: SpanOf::Attempt { previous: call.facts.attempts },
-            parent: Some(parent.context()),
-            method: call.request.method().as_str(),
-            path: call.request.uri().path(),
-            grpc: call.kind == RequestKind::Grpc,
-        };
-        let span = call.shared.telemetry.tracing().start(start, &mut ThreadRng);
-        span.context().inject(request.headers_mut());
-        self.span = Some(span);
+        if call.facts.attempts == 0 {
+            call.facts.known_bytes += header_bytes(request.headers());
+            call.facts.streamed_bytes = self.replay.streamed_bytes();
+        }
+        call.facts.attempts += 1;
+        call.outgoing = Some(request);
+        Ok(())
     }
 
     /// `per_try_timeout`, where it applies.
     fn try_limit(&self, kind: RequestKind) -> Option<Deadline> {
-        let at = Instant::now().checked_add(attempt_timeout(self.policy, kind)?)?;
+        let timeout = attempt_timeout(self.policy, kind)?;
+        let at = Instant::now().checked_add(timeout)?;
         Some(Deadline { at: at.into_std(), bound: Reason::PerTryTimeout })
     }
 
     fn next(
         &mut self,
-        mut result: Result<Reply, AttemptError>,
+        result: Result<Reply, AttemptError>,
         call: &mut Call,
         cluster: &PinnedCluster,
     ) -> Next {
         let ended = ended(&result, call.kind);
         let outcome = ended.outcome;
         let verdict = self.retries.after(self.policy, &ended, &mut ThreadRng);
-        self.returned = result.as_mut().err().and_then(|error| error.request.take());
         let next = match verdict {
-            Verdict::Transparent if self.transparent < MOST_TRANSPARENT && self.can_repeat() => {
+            Verdict::Transparent if self.transparent < MOST_TRANSPARENT && self.can_repeat(call) => {
                 self.transparent += 1;
                 Next::Again
             }
-            Verdict::Retry { after } if self.can_repeat() => {
+            Verdict::Retry { after } if self.can_repeat(call) => {
                 if self.permit(cluster) {
                     Next::After(after)
                 } else {
                     call.facts.flags = call.facts.flags.union(ResponseFlags::UPSTREAM_OVERFLOW);
-                    self.finish(result)
+                    self.finish(result, call)
                 }
             }
             Verdict::Stop(Stop::Exhausted) => {
                 let used_up = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
                 call.facts.flags = call.facts.flags.union(used_up);
-                self.finish(result)
+                self.finish(result, call)
             }
-            _ => self.finish(result),
+            _ => self.finish(result, call),
         };
-        // The span of an attempt that is passed on ends with the body of its response.
-        call.facts.end_attempt(self.span.take(), outcome);
+        if !matches!(next, Next::Return(Ok(_))) {
+            let held = std::mem::take(&mut call.answer.held);
+            call.facts.end_attempt(held.span, outcome);
+        }
         next
     }
 
-    fn can_repeat(&self) -> bool {
-        self.returned.is_some() || self.replay.can_repeat()
+    fn can_repeat(&self, call: &Call) -> bool {
+        call.outgoing.is_some() || self.replay.can_repeat()
     }
 
     /// One permit serves all retries of a call: they follow each other.
@@ -200,29 +195,33 @@ impl<'c> Attempts<'c> {
         self.permit.is_some()
     }
 
-    fn finish(&mut self, result: Result<Reply, AttemptError>) -> Next {
+    fn finish(&mut self, result: Result<Reply, AttemptError>, call: &mut Call) -> Next {
         self.replay.commit();
-        let permit = self.permit.take();
-        Next::Return(match result {
-            Ok(mut reply) => {
-                reply.held.retry = permit;
-                reply.held.span = self.span.take();
-                Ok(reply)
-            }
-            Err(error) => Err(error.rejection),
-        })
+        if result.is_ok() {
+            call.answer.held.retry = self.permit.take();
+        }
+        Next::Return(result.map_err(|error| error.rejection))
     }
+}
+
+/// The span of an attempt, below a call's.
+fn begin_span(call: &Call, of_call: &ActiveSpan) -> ActiveSpan {
+    let start = SpanStart {
+        of: SpanOf::Attempt { previous: call.facts.attempts },
+        parent: Some(of_call.context()),
+        method: call.request.method().as_str(),
+        path: call.request.uri().path(),
+        grpc: call.kind == RequestKind::Grpc,
+    };
+    call.shared.telemetry.tracing().start(start, &mut ThreadRng)
 }
 
 /// How an attempt ended, as far as it is known.
 fn ended(result: &Result<Reply, AttemptError>, kind: RequestKind) -> Ended<'_> {
     match result {
-        Ok(reply) => Ended {
-            kind,
-            outcome: outcome_of(&reply.response, kind),
-            headers: Some(reply.response.headers()),
-            untouched: None,
-        },
+        Ok(reply) => {
+            Ended { kind, outcome: reply.outcome, headers: Some(reply.response.headers()), untouched: None }
+        }
         Err(error) => Ended {
             kind,
             outcome: Outcome::Failed(error.rejection.reason().failure()),

@@ -4,23 +4,19 @@
 //! direct responses, and tightens the deadline by the route's bounds (gRFC A28, A31; Envoy's route timeouts). On drop:
 //! nothing. On config change: the decision stands for the life of the call.
 
-mod future;
 mod target;
 
-use std::future::Future;
-
 use http::Response;
-use http::header::HOST;
+use http::header::{HOST, HeaderValue};
 use http::uri::Authority;
 use mesh_core::config::route::{ForwardAction, RouteAction};
 use mesh_core::deadline::{Bounds, effective};
 use mesh_core::error::{Reason, Rejection};
 use mesh_core::request::RequestHead;
-use mesh_core::route::{Decision, NoRoute};
+use mesh_core::route::{Decision, NoRoute, RouteTable};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use self::future::ResponseFuture;
 use super::deadline::Within;
 use super::request::{Call, Pinned, PinnedStage, Reply, Routed, RoutedStage};
 use super::service::Service;
@@ -37,7 +33,7 @@ pub(crate) struct Route<S> {
 /// Where a decision leads.
 enum Way<'c> {
     Forward(Routed<'c>),
-    Answer(Result<Response<Body>, Rejection>),
+    Answer(Response<Body>),
 }
 
 impl<S> Route<S> {
@@ -47,52 +43,48 @@ impl<S> Route<S> {
 }
 
 impl<S: Service<RoutedStage>> Service<PinnedStage> for Route<S> {
-    fn call<'c>(&'c self, pinned: Pinned<'c>) -> impl Future<Output = Result<Reply, Rejection>> + Send + 'c {
-        match route(pinned) {
-            Way::Forward(routed) => {
-                let deadline = routed.call.deadline;
-                ResponseFuture::Forward {
-                    inner: Within::new(self.inner.call(routed), deadline, &self.runtime),
-                }
-            }
-            Way::Answer(answer) => ResponseFuture::Answer { reply: Some(answer.map(Reply::bare)) },
-        }
+    async fn call<'c>(&'c self, pinned: Pinned<'c>) -> Result<Reply, Rejection> {
+        let (known, kind) = (pinned.call.deadline, pinned.call.kind);
+        let routed = match route(pinned)? {
+            Way::Forward(routed) => routed,
+            Way::Answer(response) => return Ok(Reply::new(response, kind)),
+        };
+        // A deadline that was known before is watched above already.
+        let tighter = routed.call.deadline.filter(|deadline| Some(*deadline) != known);
+        Within::new(self.inner.call(routed), tighter, &self.runtime).await
     }
 }
 
-fn route(Pinned { call, snapshot }: Pinned<'_>) -> Way<'_> {
-    let decision = match decide(call, &snapshot.routes) {
-        Ok(decision) => decision,
-        Err(rejection) => return Way::Answer(Err(rejection)),
+fn route(Pinned { call, snapshot }: Pinned<'_>) -> Result<Way<'_>, Rejection> {
+    let host = match call.request.uri().authority() {
+        Some(_) => None,
+        None => call.request.headers().get(HOST).cloned(),
     };
-    let Decision { route, cluster, cluster_overrides: _ } = decision;
+    let Decision { route, cluster, cluster_overrides: _ } = decide(call, host.as_ref(), &snapshot.routes)?;
     call.facts.route = Some(route.clone());
     let forward = match &route.action {
         RouteAction::Forward(forward) => forward,
         RouteAction::DirectResponse { status, body } => {
             let mut response = Response::new(Body::full(body.to_vec()));
             *response.status_mut() = *status;
-            return Way::Answer(Ok(response));
+            return Ok(Way::Answer(response));
         }
         RouteAction::NonForwarding | RouteAction::Unsupported => {
-            return Way::Answer(Err(Rejection::new(Reason::UnsupportedAction)));
+            return Err(Rejection::new(Reason::UnsupportedAction));
         }
     };
-    let cluster = match snapshot.cluster(cluster) {
-        Ok(cluster) => cluster,
-        Err(rejection) => return Way::Answer(Err(rejection)),
-    };
+    let cluster = snapshot.cluster(cluster)?;
     call.facts.cluster = Some(cluster.clone());
-    if let Err(rejection) = target::prepare(&mut call.request, &call.authority, &route, forward, &cluster) {
-        return Way::Answer(Err(rejection));
-    }
+    let own = target::Own { host, target: &call.authority };
+    target::prepare(&mut call.request, own, &route, forward, &cluster)?;
     call.deadline = bounds(call, forward, snapshot.max_stream_duration);
-    Way::Forward(Routed { call, route, cluster })
+    Ok(Way::Forward(Routed { call, route, cluster }))
 }
 
-fn decide(call: &Call, routes: &mesh_core::route::RouteTable) -> Result<Decision, Rejection> {
+/// `host` is the header, for a request whose target has no authority.
+fn decide(call: &Call, host: Option<&HeaderValue>, routes: &RouteTable) -> Result<Decision, Rejection> {
     let uri = call.request.uri();
-    let of_host = || call.request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let of_host = || host.and_then(|host| host.to_str().ok());
     let authority = uri.authority().map(Authority::as_str).or_else(of_host);
     let head = RequestHead {
         method: call.request.method(),

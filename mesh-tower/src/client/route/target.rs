@@ -1,7 +1,7 @@
 //! The request target as the upstream gets it: scheme and authority filled in, rewritten where the route says so.
 
 use http::Request;
-use http::header::HOST;
+use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Uri};
 use mesh_core::config::route::ForwardAction;
 use mesh_core::error::{Reason, Rejection};
@@ -10,10 +10,18 @@ use mesh_core::route::RouteEntry;
 use crate::body::Body;
 use crate::client::pin::PinnedCluster;
 
+/// What stands for the authority of a request whose URI has none.
+pub(super) struct Own<'c> {
+    /// The request's header.
+    pub(super) host: Option<HeaderValue>,
+    /// The target of the channel.
+    pub(super) target: &'c Authority,
+}
+
 /// Completes the URI: the request's own authority first, its `host` next, the target's last; a rewrite beats them all.
 pub(super) fn prepare(
     request: &mut Request<Body>,
-    target: &Authority,
+    own: Own<'_>,
     route: &RouteEntry,
     forward: &ForwardAction,
     cluster: &PinnedCluster,
@@ -23,9 +31,10 @@ pub(super) fn prepare(
         parts.authority = Some(Authority::try_from(&**host).map_err(|_| malformed("host rewrite"))?);
         request.headers_mut().remove(HOST);
     } else if parts.authority.is_none() {
-        let host = request.headers().get(HOST);
-        let own = host.map(|host| Authority::try_from(host.as_bytes()).map_err(|_| malformed("host")));
-        parts.authority = Some(own.transpose()?.unwrap_or_else(|| target.clone()));
+        parts.authority = Some(match own.host {
+            Some(host) => Authority::try_from(host.as_bytes()).map_err(|_| malformed("host"))?,
+            None => own.target.clone(),
+        });
     }
     parts.scheme = Some(cluster.scheme());
     let path = parts.path_and_query.take().unwrap_or_else(|| PathAndQuery::from_static("/"));

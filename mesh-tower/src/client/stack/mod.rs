@@ -13,8 +13,9 @@
 //! | 9 | [`outlier`](super::outlier) | [`Picked`](super::request::Picked) | reports how it ended |
 //! | 10 | [`endpoint`](super::endpoint) | the picked attempt | a stream of a connection, and the request on it |
 //!
-//! The types enforce the order. What a response holds until its body ends (permits, the place in flight, the span)
-//! travels up with it ([`Held`](super::request::Held)) and ends with the call.
+//! The types enforce the order. The call is one allocation and everything large is in it: the request of an attempt, and
+//! what the attempt holds until the body of its response ends (permits, the place in flight, the span:
+//! [`Held`](super::request::Held)). Layers are lent them, so that futures and what travels between layers stay small.
 
 use std::sync::Arc;
 

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use mesh_core::error::{Reason, Rejection};
 use mesh_core::outcome::{GrpcCode, Outcome};
@@ -60,10 +59,12 @@ impl Call {
             self.answer.bytes += data.len() as u64;
         } else if let Some(trailers) = frame.trailers_ref() {
             self.answer.bytes += header_bytes(trailers);
-            if self.kind == RequestKind::Grpc {
-                self.answer.grpc = grpc_status(trailers).or(self.answer.grpc);
-            }
-            self.complete(Some(trailers));
+            let status = match self.kind {
+                RequestKind::Grpc => grpc_status(trailers),
+                RequestKind::Http => None,
+            };
+            self.answer.grpc = status.or(self.answer.grpc);
+            self.complete(status);
         }
         frame
     }
@@ -103,8 +104,8 @@ impl Call {
         }))
     }
 
-    /// The whole response has been passed on.
-    pub(super) fn complete(&mut self, trailers: Option<&HeaderMap>) {
+    /// The whole response has been passed on, with this status in its trailers if any.
+    pub(super) fn complete(&mut self, trailers: Option<GrpcCode>) {
         if let Some(observation) = &mut self.answer.held.observation {
             observation.end(trailers);
         }

@@ -17,17 +17,17 @@ use std::future::Future;
 use http::Response;
 use http_body::Body as _;
 use mesh_core::error::Rejection;
+use mesh_core::outcome::Outcome;
 use mesh_core::request::RequestKind;
 
 pub(crate) use self::event::header_bytes;
-use super::outlier::grpc_status;
 use super::request::{Call, CallStage, EntryStage, Reply};
 use super::service::Service;
 use crate::body::Body;
 use crate::context;
 use crate::runtime::rng::ThreadRng;
 use crate::telemetry::TraceContext;
-use crate::telemetry::span::{ActiveSpan, SpanOf, SpanStart};
+use crate::telemetry::span::{SpanOf, SpanStart};
 
 /// The layer.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl<S: Service<CallStage>> Service<EntryStage> for Trace<S> {
     }
 }
 
-/// Starts the span and hands its place in the trace to the peer.
+/// Starts the span. Each attempt hands its place in the trace to the peer.
 fn begin(call: &mut Call) {
     let tracing = call.shared.telemetry.tracing();
     let own = TraceContext::extract(call.request.headers());
@@ -72,26 +72,24 @@ fn begin(call: &mut Call) {
         path: call.request.uri().path(),
         grpc: call.kind == RequestKind::Grpc,
     };
-    let span: ActiveSpan = tracing.start(start, &mut ThreadRng);
-    span.context().inject(call.request.headers_mut());
-    call.span = Some(span);
+    call.span = Some(tracing.start(start, &mut ThreadRng));
 }
 
 /// Makes the call the body of its own response.
 fn respond(mut call: Box<Call>, reply: Reply) -> Response<Body> {
-    let Reply { response, held } = reply;
-    let (head, body) = response.into_parts();
-    call.answer.held = held;
-    call.answer.status = head.status.as_u16();
+    let Reply { mut response, outcome } = reply;
+    call.answer.status = response.status().as_u16();
     call.answer.details = "via_upstream";
-    call.answer.bytes = header_bytes(&head.headers);
-    if call.kind == RequestKind::Grpc {
-        call.answer.grpc = grpc_status(&head.headers);
+    call.answer.bytes = header_bytes(response.headers());
+    if let Outcome::Response { grpc, .. } = outcome {
+        call.answer.grpc = grpc;
     }
+    let body = std::mem::take(response.body_mut());
     if body.is_end_stream() {
         call.complete(None);
-        return Response::from_parts(head, Body::empty());
+    } else {
+        call.answer.body = body;
+        *response.body_mut() = Body::boxed(call);
     }
-    call.answer.body = body;
-    Response::from_parts(head, Body::boxed(call))
+    response
 }

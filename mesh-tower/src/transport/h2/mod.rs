@@ -34,8 +34,7 @@ use std::time::Duration;
 use ::h2::client::{ResponseFuture, SendRequest};
 use ::h2::{Reason, SendStream};
 use bytes::Bytes;
-use http::header::{self, HeaderName};
-use http::{Request, Response, Version};
+use http::{HeaderName, HeaderValue, Request, Response, Version};
 use tokio::runtime::Handle;
 
 pub(crate) use self::recv::RecvBody;
@@ -96,17 +95,11 @@ pub(crate) struct Slot {
     connection: Arc<Connection>,
 }
 
-/// The response head. Nothing is sent before the first poll; dropping it after that resets the stream.
+/// The response head. Dropping it resets the stream.
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct SendFuture {
-    state: State,
-}
-
-#[expect(clippy::large_enum_variant, reason = "a box per call is what this path avoids")]
-enum State {
-    Start { slot: Slot, request: Request<Body> },
-    Wait { response: ResponseFuture, guard: Guard },
-    Done,
+    response: ResponseFuture,
+    guard: Guard,
 }
 
 /// What a call holds until it is over: its slot, and the task of its upload if it has one.
@@ -299,9 +292,30 @@ impl fmt::Debug for Connection {
 // === impl Slot ===
 
 impl Slot {
-    /// Sends the request when the future is first polled.
-    pub(crate) fn send(self, request: Request<Body>) -> SendFuture {
-        SendFuture { state: State::Start { slot: self, request } }
+    /// Sends the request, from within the task that awaits the response.
+    pub(crate) fn start(self, cx: &mut Context<'_>, request: Request<Body>) -> Result<SendFuture, SendError> {
+        if let Err(kind) = self.connection.check(cx) {
+            return Err(SendError::not_sent(kind, request));
+        }
+        let (head, body) = request.into_parts();
+        let mut upload = Upload::new(body);
+        // Looking ahead before HEADERS leave keeps the two frames of a unary call in one write.
+        upload.fill(cx).map_err(|e| request_body_failed(e, Progress::NotSent))?;
+        let (response, mut stream) = self.connection.open(prepare(head), upload.is_finished())?;
+        if upload.is_finished() {
+            return Ok(SendFuture { response, guard: Guard { slot: Some(self), pump: None } });
+        }
+        let guard = match upload.poll(cx, &mut stream) {
+            Poll::Ready(Uploaded::Done | Uploaded::PeerStopped) => Guard { slot: Some(self), pump: None },
+            Poll::Ready(Uploaded::Failed(error)) => {
+                stream.send_reset(Reason::CANCEL);
+                return Err(request_body_failed(error, Progress::Sent));
+            }
+            Poll::Pending => {
+                Guard { slot: None, pump: Some(Box::new(PumpHandle::spawn(self, upload, stream))) }
+            }
+        };
+        Ok(SendFuture { response, guard })
     }
 }
 
@@ -320,60 +334,12 @@ impl fmt::Debug for Slot {
 
 // === impl SendFuture ===
 
-impl SendFuture {
-    fn start(
-        cx: &mut Context<'_>,
-        slot: Slot,
-        request: Request<Body>,
-    ) -> Result<(ResponseFuture, Guard), SendError> {
-        if let Err(kind) = slot.connection.check(cx) {
-            return Err(SendError::not_sent(kind, request));
-        }
-        let (head, body) = request.into_parts();
-        let mut upload = Upload::new(body);
-        // Looking ahead before HEADERS leave keeps the two frames of a unary call in one write.
-        upload.fill(cx).map_err(|e| request_body_failed(e, Progress::NotSent))?;
-        let connection = &slot.connection;
-        let (response, mut stream) = connection.open(prepare(head), upload.is_finished())?;
-        if upload.is_finished() {
-            return Ok((response, Guard { slot: Some(slot), pump: None }));
-        }
-        match upload.poll(cx, &mut stream) {
-            Poll::Ready(Uploaded::Done | Uploaded::PeerStopped) => {
-                Ok((response, Guard { slot: Some(slot), pump: None }))
-            }
-            Poll::Ready(Uploaded::Failed(error)) => {
-                stream.send_reset(Reason::CANCEL);
-                Err(request_body_failed(error, Progress::Sent))
-            }
-            Poll::Pending => {
-                let pump = PumpHandle::spawn(slot, upload, stream);
-                Ok((response, Guard { slot: None, pump: Some(Box::new(pump)) }))
-            }
-        }
-    }
-}
-
 impl Future for SendFuture {
     type Output = Result<Response<Body>, SendError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if matches!(self.state, State::Start { .. }) {
-            let State::Start { slot, request } = std::mem::replace(&mut self.state, State::Done) else {
-                return Poll::Pending;
-            };
-            match Self::start(cx, slot, request) {
-                Ok((response, guard)) => self.state = State::Wait { response, guard },
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        let State::Wait { response, guard } = &mut self.state else {
-            debug_assert!(false, "polled after completion");
-            return Poll::Pending;
-        };
-        let result = ready!(Pin::new(response).poll(cx));
-        let mut guard = std::mem::take(guard);
-        self.state = State::Done;
+        let result = ready!(Pin::new(&mut self.response).poll(cx));
+        let mut guard = std::mem::take(&mut self.guard);
         Poll::Ready(match result {
             Ok(response) => {
                 if let Some(connection) = guard.connection() {
@@ -388,12 +354,7 @@ impl Future for SendFuture {
 
 impl fmt::Debug for SendFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            State::Start { .. } => "start",
-            State::Wait { .. } => "wait",
-            State::Done => "done",
-        };
-        f.debug_tuple("h2::SendFuture").field(&state).finish()
+        f.debug_struct("h2::SendFuture").finish_non_exhaustive()
     }
 }
 
@@ -424,21 +385,23 @@ impl Guard {
 
 /// Makes a head that HTTP/2 can carry: no connection-specific fields, no `host` beside `:authority`.
 fn prepare(mut head: http::request::Parts) -> Request<()> {
-    const HOP_BY_HOP: [HeaderName; 3] = [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE];
-    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-    for name in HOP_BY_HOP.iter().chain([&KEEP_ALIVE, &PROXY_CONNECTION]) {
+    let has_authority = head.uri.authority().is_some();
+    // One pass, because the usual head has nothing to remove.
+    while let Some(name) = head.headers.iter().find(|(name, value)| is_unfit(name, value, has_authority)) {
+        let name = name.0.clone();
         head.headers.remove(name);
-    }
-    if head.headers.get(header::TE).is_some_and(|te| te != "trailers") {
-        head.headers.remove(header::TE);
-    }
-    if head.uri.authority().is_some() {
-        head.headers.remove(header::HOST);
     }
     head.version = Version::HTTP_2;
     Request::from_parts(head, ())
+}
+
+fn is_unfit(name: &HeaderName, value: &HeaderValue, has_authority: bool) -> bool {
+    match name.as_str() {
+        "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" => true,
+        "te" => value != "trailers",
+        "host" => has_authority,
+        _ => false,
+    }
 }
 
 fn request_body_failed(error: crate::body::BodyError, progress: Progress) -> SendError {
