@@ -17,7 +17,8 @@
 //! | `store`, `graph`, `assemble` | last good values, what is reachable, complete snapshots (gRFC A74) |
 //! | `unapplied` | fields in use that have no effect here |
 //! | `resolve` | from a target to the resource it starts from: the shape of the configuration |
-//! | [`transport`], `driver` | the only async parts: one ADS stream per source |
+//! | `authority`, `xdstp` | which control planes a resource comes from (gRFC A47) |
+//! | [`transport`], `driver` | the only async parts: one ADS stream for each control plane of a source |
 //! | [`source`] | the entry: [`XdsSource`], a [`mesh_core::snapshot::ConfigSource`] |
 //! | [`static_config`] | the same from a YAML or JSON file: [`StaticSource`] |
 //! | `server` | the embedded control plane (feature `control-plane`) |
@@ -25,6 +26,7 @@
 
 pub mod ads;
 mod assemble;
+mod authority;
 pub mod bootstrap;
 mod driver;
 mod graph;
@@ -39,6 +41,7 @@ pub mod static_config;
 mod store;
 pub mod transport;
 mod unapplied;
+mod xdstp;
 
 pub use self::source::XdsSource;
 pub use self::static_config::StaticSource;

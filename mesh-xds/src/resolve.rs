@@ -3,9 +3,7 @@
 //! Today the shape of gRPC (gRFC A27, A36, A47): a client target is a listener of its name, or what its template makes of
 //! it; a server is the listener that the server template makes of its address. The shape of sidecars (all listeners,
 //! one per port, hosts matched by authority) would be another answer to the same question.
-//!
-//! Deviation: an authority (A47) whose resources come from control planes of its own is an error, because one control
-//! plane is spoken to.
+//! Which control planes are asked for it is the business of its authority.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +11,8 @@ use std::sync::Arc;
 use mesh_core::snapshot::{ConfigError, ConfigProblem};
 
 use crate::ads::{Kind, Name};
-use crate::bootstrap::{Authority, Bootstrap};
+use crate::bootstrap::Bootstrap;
+use crate::xdstp::canonical;
 
 /// Where a target starts: the name of a listener, or why there is none.
 pub(crate) type Root = Result<Name, ConfigError>;
@@ -50,7 +49,7 @@ impl Resolver {
     /// The listener of a server that listens on `address`.
     pub(crate) fn server(&self, address: SocketAddr) -> Root {
         match self.bootstrap.server_listener_template() {
-            Some(template) => Ok(template.for_address(address).into()),
+            Some(template) => Ok(canonical(&template.for_address(address))),
             None => {
                 let why = "the bootstrap has no server_listener_resource_name_template; set one to serve";
                 Err(self.error(&address.to_string(), why))
@@ -59,21 +58,14 @@ impl Resolver {
     }
 
     fn by_default_template(&self, name: &str) -> Name {
-        self.bootstrap.client_listener_template().for_target(name).into()
+        canonical(&self.bootstrap.client_listener_template().for_target(name))
     }
 
     fn by_authority(&self, target: &str, authority: &str, name: &str) -> Root {
         match self.bootstrap.authority(authority) {
-            None => Err(self.error(target, "its authority is not in the bootstrap; add it to authorities")),
-            Some(known) if self.is_elsewhere(known) => {
-                Err(self.error(target, "its authority has control planes of its own, which is not supported"))
-            }
-            Some(known) => Ok(known.client_listener_template().for_target(name).into()),
+            None => Err(self.error(target, "its authority is not in the bootstrap; add it to `authorities`")),
+            Some(known) => Ok(canonical(&known.client_listener_template().for_target(name))),
         }
-    }
-
-    fn is_elsewhere(&self, authority: &Authority) -> bool {
-        authority.servers().first().is_some_and(|first| first != self.bootstrap.first_server())
     }
 
     fn error(&self, name: &str, why: &str) -> ConfigError {
@@ -129,8 +121,8 @@ mod tests {
             Ok("xdstp://a/envoy.config.listener.v3.Listener/s%20p".into())
         );
         assert_eq!(resolver.client("xds://c/s"), Ok("xdstp://c/envoy.config.listener.v3.Listener/s".into()));
-        assert!(why(resolver.client("xds://b/s")).contains("control planes of its own"));
-        assert!(why(resolver.client("xds://d/s")).contains("add it to authorities"));
+        assert_eq!(resolver.client("xds://b/s"), Ok("xdstp://b/envoy.config.listener.v3.Listener/s".into()));
+        assert!(why(resolver.client("xds://d/s")).contains("add it to `authorities`"));
         assert!(why(resolver.client("xds://a")).contains("needs a name"));
     }
 

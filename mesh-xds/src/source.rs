@@ -11,15 +11,16 @@ use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscrip
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use crate::ads::{ABSENT_AFTER, ABSENT_AFTER_TRANSIENT};
 use crate::bootstrap::Bootstrap;
-use crate::driver::{Driver, Settings, Targets};
+use crate::driver::{Driver, Targets};
 use crate::resolve::Resolver;
-use crate::store::OnDataError;
 use crate::transport::connect::{Connect, SystemConnect};
 use crate::unapplied::Ledger;
 
-/// Configuration from an xDS control plane: one ADS stream for all targets of a process.
+/// Configuration from xDS control planes: one ADS stream to each that is in use, for all targets of a process.
+///
+/// A resource comes from the control planes of its authority (gRFC A47): from the first of them that can be reached, as
+/// soon as something is missing that only they have (gRFC A71).
 ///
 /// Nothing is connected before the first target is opened, and never is a control plane waited for: a target has what
 /// its cell holds, from "pending" on. Dropping the source ends the stream and the task; the cells keep what they hold.
@@ -47,8 +48,6 @@ pub struct XdsSource {
 
 impl XdsSource {
     /// A source whose task runs on `runtime`.
-    ///
-    /// The first control plane of the bootstrap is spoken to; fallback (gRFC A71) is not there yet.
     #[must_use]
     pub fn new(bootstrap: Bootstrap, runtime: &Handle) -> Self {
         Self::with_connector(bootstrap, runtime, SystemConnect)
@@ -58,28 +57,11 @@ impl XdsSource {
     #[must_use]
     pub fn with_connector(bootstrap: Bootstrap, runtime: &Handle, connector: impl Connect) -> Self {
         let bootstrap = Arc::new(bootstrap);
-        let node: Arc<str> = bootstrap.node().id().into();
-        let server = bootstrap.first_server().clone();
-        let features = server.features();
-        let absent_is_transient = features.resource_timer_is_transient_error;
         let unapplied = Ledger::default();
-        let settings = Settings {
-            node: node.clone(),
-            on_data_error: if features.fail_on_data_errors { OnDataError::Drop } else { OnDataError::Keep },
-            absent_after: if absent_is_transient { ABSENT_AFTER_TRANSIENT } else { ABSENT_AFTER },
-            absent_is_transient,
-            unapplied: unapplied.clone(),
-        };
-        let targets = Targets::new(Resolver::new(bootstrap.clone(), node));
-        let connector = Arc::new(connector);
-        let driver = Driver::new(
-            bootstrap.clone(),
-            server,
-            connector,
-            targets.clone(),
-            settings,
-            Xoshiro::seeded(seed()),
-        );
+        let targets = Targets::new(Resolver::new(bootstrap.clone(), bootstrap.node().id().into()));
+        let connector: Arc<dyn Connect> = Arc::new(connector);
+        let rng = Xoshiro::seeded(seed());
+        let driver = Driver::new(&bootstrap, &connector, targets.clone(), unapplied.clone(), rng);
         let task = runtime.spawn(driver.run()).abort_handle();
         Self { bootstrap, targets, unapplied, task }
     }

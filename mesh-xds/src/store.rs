@@ -19,15 +19,12 @@ use crate::graph::Key;
 use crate::resource::Checked;
 
 /// Every resource that is wanted, by kind and name.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Store {
     listeners: Slots<StoredListener>,
     routes: Slots<RouteTable>,
     clusters: Slots<ClusterConfig>,
     endpoints: Slots<EndpointsConfig>,
-    on_data_error: OnDataError,
-    /// Why the control plane cannot be reached, while it cannot.
-    down: Option<Arc<str>>,
 }
 
 /// What a refused or deleted resource does to the value that is cached (gRFC A88).
@@ -66,25 +63,13 @@ struct Slot<T> {
 // === impl Store ===
 
 impl Store {
-    pub(crate) fn new(on_data_error: OnDataError) -> Self {
-        Self {
-            listeners: Slots::new(),
-            routes: Slots::new(),
-            clusters: Slots::new(),
-            endpoints: Slots::new(),
-            on_data_error,
-            down: None,
-        }
-    }
-
     /// Makes room for a resource; it is pending until something comes.
     pub(crate) fn want(&mut self, kind: Kind, name: &Name) {
-        let trouble = self.down.clone().map(ConfigProblem::Unreachable);
         match kind {
-            Kind::Listener => want(&mut self.listeners, name, trouble),
-            Kind::Route => want(&mut self.routes, name, trouble),
-            Kind::Cluster => want(&mut self.clusters, name, trouble),
-            Kind::Endpoints => want(&mut self.endpoints, name, trouble),
+            Kind::Listener => want(&mut self.listeners, name),
+            Kind::Route => want(&mut self.routes, name),
+            Kind::Cluster => want(&mut self.clusters, name),
+            Kind::Endpoints => want(&mut self.endpoints, name),
         }
     }
 
@@ -141,8 +126,13 @@ impl Store {
     }
 
     /// A resource was refused, deleted, or never came. True where that makes a difference to anybody.
-    pub(crate) fn fail(&mut self, kind: Kind, name: &Name, problem: ConfigProblem) -> bool {
-        let on_data_error = self.on_data_error;
+    pub(crate) fn fail(
+        &mut self,
+        kind: Kind,
+        name: &Name,
+        problem: ConfigProblem,
+        on_data_error: OnDataError,
+    ) -> bool {
         match kind {
             Kind::Listener => fail(self.listeners.get_mut(name), problem, on_data_error),
             Kind::Route => fail(self.routes.get_mut(name), problem, on_data_error),
@@ -151,21 +141,35 @@ impl Store {
         }
     }
 
-    /// The control plane cannot be reached: an error for everything that is not cached and not known otherwise.
-    pub(crate) fn handle_down(&mut self, why: &Arc<str>) -> bool {
-        self.down = Some(why.clone());
+    /// Control planes cannot be reached: an error for all of theirs that is not cached and not known otherwise.
+    pub(crate) fn handle_down(&mut self, why: &Arc<str>, is_of: impl Fn(Kind, &str) -> bool) -> bool {
         let changed = [
-            unreachable(&mut self.listeners, why),
-            unreachable(&mut self.routes, why),
-            unreachable(&mut self.clusters, why),
-            unreachable(&mut self.endpoints, why),
+            unreachable(&mut self.listeners, why, |name| is_of(Kind::Listener, name)),
+            unreachable(&mut self.routes, why, |name| is_of(Kind::Route, name)),
+            unreachable(&mut self.clusters, why, |name| is_of(Kind::Cluster, name)),
+            unreachable(&mut self.endpoints, why, |name| is_of(Kind::Endpoints, name)),
         ];
         changed.contains(&true)
     }
 
-    /// The control plane answers.
-    pub(crate) fn handle_up(&mut self) {
-        self.down = None;
+    /// Whether there is a good value.
+    pub(crate) fn is_cached(&self, kind: Kind, name: &str) -> bool {
+        self.problem(kind, name).is_none()
+    }
+
+    /// Whether there is a good value, or an answer that there is none (gRFC A71: that counts as cached).
+    pub(crate) fn is_known(&self, kind: Kind, name: &str) -> bool {
+        !matches!(self.problem(kind, name), Some(ConfigProblem::Pending | ConfigProblem::Unreachable(_)))
+    }
+
+    /// Why there is no good value, if there is none.
+    fn problem(&self, kind: Kind, name: &str) -> Option<ConfigProblem> {
+        match kind {
+            Kind::Listener => self.listener(name).err(),
+            Kind::Route => self.route(name).err(),
+            Kind::Cluster => self.cluster(name).err(),
+            Kind::Endpoints => self.endpoints(name).err(),
+        }
     }
 
     pub(crate) fn listener(&self, name: &str) -> Result<&Arc<StoredListener>, ConfigProblem> {
@@ -199,8 +203,8 @@ impl StoredListener {
     }
 }
 
-fn want<T>(slots: &mut Slots<T>, name: &Name, trouble: Option<ConfigProblem>) {
-    slots.entry(name.clone()).or_insert(Slot { good: None, trouble });
+fn want<T>(slots: &mut Slots<T>, name: &Name) {
+    slots.entry(name.clone()).or_insert(Slot { good: None, trouble: None });
 }
 
 fn find<'a, T>(slots: &'a Slots<T>, name: &str) -> Result<&'a Arc<T>, ConfigProblem> {
@@ -243,9 +247,9 @@ fn fail<T>(slot: Option<&mut Slot<T>>, problem: ConfigProblem, on_data_error: On
     dropped || (slot.good.is_none() && before != slot.trouble)
 }
 
-fn unreachable<T>(slots: &mut Slots<T>, why: &Arc<str>) -> bool {
+fn unreachable<T>(slots: &mut Slots<T>, why: &Arc<str>, is_of: impl Fn(&str) -> bool) -> bool {
     let mut changed = false;
-    for slot in slots.values_mut().filter(|slot| slot.good.is_none()) {
+    for (_, slot) in slots.iter_mut().filter(|(name, slot)| slot.good.is_none() && is_of(name)) {
         match &slot.trouble {
             Some(ConfigProblem::Unreachable(before)) if before == why => {}
             None | Some(ConfigProblem::Pending | ConfigProblem::Unreachable(_)) => {

@@ -184,12 +184,19 @@ impl<R> Ads<R> {
         self.kinds.get(kind).entries.contains_key(name)
     }
 
-    /// Another control plane takes the place of this one for a while: on the next stream everything is to be sent again.
+    /// Another control plane takes the place of this one for a while: on the next stream everything is to be sent again,
+    /// and times to live that this one gave are over.
     pub fn forget_versions(&mut self) {
+        self.expiries.clear();
         for kind in Kind::ALL {
             let Watched { entries, conversation } = self.kinds.get_mut(kind);
             conversation.forget_version();
-            entries.values_mut().for_each(|entry| entry.version = None);
+            for entry in entries.values_mut() {
+                entry.version = None;
+                if let State::Held { expires } = &mut entry.state {
+                    *expires = None;
+                }
+            }
         }
     }
 
@@ -199,12 +206,10 @@ impl<R> Ads<R> {
         for kind in Kind::ALL {
             for (name, entry) in &mut kinds.get_mut(kind).entries {
                 match entry.state {
-                    State::Everything | State::Held { .. } | State::Deleted => continue,
-                    State::Wanted { .. } | State::Absent | State::Refused if !is_cached(kind, name) => {
-                        continue;
-                    }
+                    State::Everything | State::Held { .. } => continue,
+                    _ if !is_cached(kind, name) => continue,
                     State::Wanted { deadline: Some(at) } => deadlines.stop(at, kind, name.clone()),
-                    State::Wanted { deadline: None } | State::Absent | State::Refused => {}
+                    State::Wanted { deadline: None } | State::Absent | State::Refused | State::Deleted => {}
                 }
                 entry.state = State::Held { expires: None };
             }

@@ -1,8 +1,8 @@
 //! The bootstrap: which control plane to ask, as whom, and with which certificates.
 //!
-//! Reference: gRFC A27 (document and sources), A29 (certificate providers), A47 (authorities and templates; parsed,
-//! see [`Bootstrap::authority`]), A53 and A88 (server features), A65 (TLS channel credentials). Unknown fields are
-//! ignored everywhere, as A27 asks.
+//! Reference: gRFC A27 (document and sources), A29 (certificate providers), A47 (authorities and templates), A53
+//! and A88 (server features), A65 (TLS channel credentials), A71 (several control planes). Unknown fields are ignored
+//! everywhere, as A27 asks.
 //!
 //! Deviations: `call_creds` (A97) and `allowed_grpc_services` (A102) are not read. A scheme in `server_uri` that
 //! contradicts the credentials is refused instead of being decided in silence.
@@ -164,6 +164,11 @@ impl Bootstrap {
     #[must_use]
     pub fn authority(&self, name: &str) -> Option<&Authority> {
         self.authorities.get(name)
+    }
+
+    /// Every authority, with its name.
+    pub(crate) fn authorities(&self) -> impl Iterator<Item = (&str, &Authority)> {
+        self.authorities.iter().map(|(name, authority)| (name.as_str(), authority))
     }
 
     fn from_found(found: Found) -> Result<Self, BootstrapError> {

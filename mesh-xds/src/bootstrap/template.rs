@@ -1,9 +1,9 @@
 //! Names of listener resources, made from a target or a listening address (gRFC A27, A36, A47).
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::error::Reason;
+use crate::xdstp::encode_path;
 
 const PLACE: &str = "%s";
 
@@ -35,7 +35,7 @@ impl ListenerTemplate {
     #[must_use]
     pub fn for_target(&self, target: &str) -> String {
         if self.text.starts_with("xdstp:") {
-            self.text.replace(PLACE, &percent_encode(target))
+            self.text.replace(PLACE, &encode_path(target))
         } else {
             self.text.replace(PLACE, target)
         }
@@ -61,18 +61,4 @@ impl ListenerTemplate {
             Some(_) => Err(Reason::TemplatePrefix { prefix }),
         }
     }
-}
-
-fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => out.push(char::from(byte)),
-            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b','
-            | b';' | b'=' | b':' | b'@' | b'/' => out.push(char::from(byte)),
-            // writing to a String cannot fail
-            other => _ = write!(out, "%{other:02X}"),
-        }
-    }
-    out
 }

@@ -11,9 +11,11 @@ use mesh_core::snapshot::{
     ClientSnapshot, ConfigError, ConfigProblem, Resolution, ServerSnapshot, SnapshotCell,
 };
 
+use super::federation::Federation;
 use super::targets::{Entry, Open};
-use crate::ads::{Ads, Kind, Name, Protocol, Request, Response, Update};
+use crate::ads::{Kind, Name, Request, Response, Update};
 use crate::assemble::{Assembled, Assembler, ClientAssembly, Dirty};
+use crate::authority::{Authorities, ServerIx};
 use crate::graph::{Graph, Key};
 use crate::resolve::Root;
 use crate::resource::Accepted;
@@ -23,28 +25,19 @@ use crate::unapplied::Ledger;
 /// The state of one source.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    ads: Ads<Accepted>,
+    federation: Federation,
     store: Store,
     graph: Graph,
-    settings: Settings,
+    /// Our node id, for errors.
+    node: Arc<str>,
+    /// Where fields without effect are listed.
+    unapplied: Ledger,
     clients: BTreeMap<Arc<str>, Target<ClientSnapshot, ClientAssembly>>,
     servers: BTreeMap<std::net::SocketAddr, Target<ServerSnapshot, ()>>,
     /// Version of the last snapshot.
     version: u64,
     /// What changed since the targets were last assembled, by the listener that they start from.
     dirty: BTreeMap<Name, Dirty>,
-}
-
-/// What the bootstrap says about the behaviour.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) node: Arc<str>,
-    pub(crate) on_data_error: OnDataError,
-    pub(crate) absent_after: std::time::Duration,
-    /// A resource that does not come is a transient error (gRFC A88).
-    pub(crate) absent_is_transient: bool,
-    /// Where fields without effect are listed.
-    pub(crate) unapplied: Ledger,
 }
 
 /// One open target, and what was last published to it.
@@ -76,12 +69,13 @@ pub(super) fn first_resolution<S>(root: &Root, node: &Arc<str>) -> Resolution<S>
 // === impl Engine ===
 
 impl Engine {
-    pub(crate) fn new(protocol: Protocol, settings: Settings) -> Self {
+    pub(crate) fn new(authorities: Authorities, node: Arc<str>, unapplied: Ledger) -> Self {
         Self {
-            ads: Ads::new(protocol, settings.absent_after),
-            store: Store::new(settings.on_data_error),
+            federation: Federation::new(authorities),
+            store: Store::default(),
             graph: Graph::default(),
-            settings,
+            node,
+            unapplied,
             clients: BTreeMap::new(),
             servers: BTreeMap::new(),
             version: 0,
@@ -101,95 +95,103 @@ impl Engine {
         self.want(added);
     }
 
-    /// Whether nothing is wanted of the control plane.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.ads.is_idle()
+    /// Whether nothing is wanted of a control plane.
+    pub(crate) fn is_idle(&self, server: ServerIx) -> bool {
+        self.federation.is_idle(server)
+    }
+
+    /// Whether a control plane is used at all: one that is not is closed at once (gRFC A71).
+    pub(crate) fn is_in_use(&self, server: ServerIx) -> bool {
+        self.federation.is_in_use(server)
     }
 
     /// How many resources of a kind are watched.
     pub(crate) fn watched(&self, kind: Kind) -> usize {
-        self.ads.watched(kind).len()
+        self.federation.watched(kind)
     }
 
     pub(crate) fn is_watched(&self, kind: Kind, name: &str) -> bool {
-        self.ads.is_watched(kind, name)
+        self.federation.is_watched(kind, name)
     }
 
-    pub(crate) fn handle_connected(&mut self, now: Instant) {
-        self.ads.handle_connected(now);
+    pub(crate) fn handle_connected(&mut self, server: ServerIx, now: Instant) {
+        let Self { federation, store, .. } = self;
+        federation.handle_connected(server, now, |kind, name| store.is_cached(kind, name));
     }
 
     /// The connection failed or the stream ended; `why` names the control plane and the error.
-    pub(crate) fn handle_disconnected(&mut self, now: Instant, why: &Arc<str>) {
-        self.ads.handle_disconnected(now);
-        self.apply_updates(Some(why));
+    pub(crate) fn handle_disconnected(&mut self, server: ServerIx, now: Instant, why: &Arc<str>) {
+        self.federation.handle_disconnected(server, now, why);
     }
 
-    pub(crate) fn handle_response(&mut self, now: Instant, response: Response<Accepted>) {
-        self.store.handle_up();
-        self.ads.handle_response(now, response);
+    /// A control plane is not connected to, and will not be before something is wanted of it.
+    pub(crate) fn handle_idle(&mut self, server: ServerIx) {
+        self.federation.handle_idle(server);
+    }
+
+    pub(crate) fn handle_response(&mut self, server: ServerIx, now: Instant, response: Response<Accepted>) {
+        self.federation.handle_response(server, now, response);
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        self.ads.handle_timeout(now);
+        self.federation.handle_timeout(now);
     }
 
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.ads.poll_timeout()
+    pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        self.federation.poll_timeout(now)
     }
 
-    pub(crate) fn wants_transmit(&self, now: Instant) -> bool {
-        self.ads.wants_transmit(now)
+    pub(crate) fn wants_transmit(&self, server: ServerIx, now: Instant) -> bool {
+        self.federation.wants_transmit(server, now)
     }
 
-    pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<Request> {
-        self.ads.poll_transmit(now)
+    pub(crate) fn poll_transmit(&mut self, server: ServerIx, now: Instant) -> Option<Request> {
+        self.federation.poll_transmit(server, now)
     }
 
     /// Applies what is new, and publishes what comes of it.
     pub(crate) fn settle(&mut self) {
-        self.apply_updates(None);
+        self.apply_updates();
         self.sweep();
+        self.fall_back();
         self.publish();
     }
 
-    fn apply_updates(&mut self, down: Option<&Arc<str>>) {
-        while let Some(update) = self.ads.poll_update() {
+    fn apply_updates(&mut self) {
+        while let Some((server, update)) = self.federation.poll_update() {
+            let on_data_error = self.federation.on_data_error(server);
             match update {
                 Update::Changed { kind, name, version, value } => {
                     let Accepted { resource, unapplied } = value;
                     let changed = self.change((kind, name.clone()), |store| store.put(&name, resource));
                     tracing::debug!(%kind, name = &*name, version = &*version, changed, "resource received");
-                    self.settings.unapplied.note(kind, &name, &unapplied);
+                    self.unapplied.note(kind, &name, &unapplied);
                 }
                 Update::Refused { kind, name, version, reason } => {
                     tracing::warn!(%kind, name = &*name, version = &*version, reason = &*reason, "resource refused");
-                    if self.settings.on_data_error == OnDataError::Drop {
-                        self.ads.forget_value(kind, &name);
+                    if on_data_error == OnDataError::Drop {
+                        self.federation.forget_value(server, kind, &name);
                     }
-                    self.fail(kind, name, ConfigProblem::Invalid(reason));
+                    self.fail(kind, name, ConfigProblem::Invalid(reason), on_data_error);
                 }
                 Update::Deleted { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource deleted by the control plane");
-                    self.fail(kind, name, ConfigProblem::DoesNotExist);
+                    self.fail(kind, name, ConfigProblem::DoesNotExist, on_data_error);
                 }
                 Update::Absent { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource did not come in time");
-                    self.fail(kind, name, self.settings.absent());
+                    // What another control plane sent stays: a timer says nothing about that (gRFC A88).
+                    self.fail(kind, name, self.federation.absent(server), OnDataError::Keep);
                 }
-                Update::Unreachable => {
-                    if down.is_some_and(|why| self.store.handle_down(why)) {
-                        let all = self.graph.roots().map(|root| (root.clone(), Dirty::Everything));
-                        self.dirty = all.collect();
-                    }
-                }
+                // The federation keeps this to itself, until there is nobody else to ask.
+                Update::Unreachable => {}
             }
         }
     }
 
-    fn fail(&mut self, kind: Kind, name: Name, problem: ConfigProblem) {
+    fn fail(&mut self, kind: Kind, name: Name, problem: ConfigProblem, on_data_error: OnDataError) {
         let key = (kind, name);
-        self.change(key.clone(), |store| store.fail(kind, &key.1, problem));
+        self.change(key.clone(), |store| store.fail(kind, &key.1, problem, on_data_error));
     }
 
     /// Changes one resource, follows what it names now, and remembers the targets that it concerns.
@@ -211,27 +213,46 @@ impl Engine {
     fn want(&mut self, added: Vec<Key>) {
         for (kind, name) in added {
             self.store.want(kind, &name);
-            self.ads.watch(kind, &name);
+            if let Err(why) = self.federation.watch(kind, &name) {
+                self.store.fail(kind, &name, ConfigProblem::Invalid(why), OnDataError::Keep);
+            }
         }
     }
 
     /// Forgets what is no longer reached.
     fn sweep(&mut self) {
         for (kind, name) in self.graph.sweep(&self.store) {
-            self.ads.unwatch(kind, &name);
+            self.federation.unwatch(kind, &name);
             self.store.forget(kind, &name);
-            self.settings.unapplied.forget(kind, &name);
+            self.unapplied.forget(kind, &name);
+        }
+    }
+
+    /// Goes to other control planes where that is due (gRFC A71); what nobody can be asked for any more is told so.
+    fn fall_back(&mut self) {
+        let Self { federation, store, .. } = self;
+        let down = federation.poll_down(
+            |kind, name| store.is_cached(kind, name),
+            |kind, name| store.is_known(kind, name),
+        );
+        let mut changed = false;
+        for (authority, why) in down {
+            changed |= store.handle_down(&why, |kind, name| federation.is_of(authority, kind, name));
+        }
+        if changed {
+            let all = self.graph.roots().map(|root| (root.clone(), Dirty::Everything));
+            self.dirty = all.collect();
         }
     }
 
     fn publish(&mut self) {
-        let Self { store, settings, version, clients, servers, dirty, .. } = self;
+        let Self { federation, store, node, version, clients, servers, dirty, .. } = self;
         let dirty = std::mem::take(dirty);
-        let on_data_error = settings.on_data_error;
+        let rule = |error: &ConfigError| federation.on_data_error_of(error.kind, &error.name);
         for target in clients.values_mut() {
             let Some(dirty) = target.dirty(&dirty) else { continue };
-            let assembler = Assembler { store, node: &settings.node, version: *version + 1 };
-            target.publish(version, on_data_error, |assembly, name, ready| {
+            let assembler = Assembler { store, node, version: *version + 1 };
+            target.publish(version, rule, |assembly, name, ready| {
                 assembly.update(assembler, name, dirty, ready)
             });
         }
@@ -240,21 +261,8 @@ impl Engine {
             if target.dirty(&dirty).is_none_or(|dirty| !dirty.is_everything()) {
                 continue;
             }
-            let assembler = Assembler { store, node: &settings.node, version: *version + 1 };
-            target.publish(version, on_data_error, |(), name, ready| assembler.server(name, ready));
-        }
-    }
-}
-
-// === impl Settings ===
-
-impl Settings {
-    fn absent(&self) -> ConfigProblem {
-        if self.absent_is_transient {
-            let why = format!("it did not answer within {} s", self.absent_after.as_secs());
-            ConfigProblem::Unreachable(why.into())
-        } else {
-            ConfigProblem::DoesNotExist
+            let assembler = Assembler { store, node, version: *version + 1 };
+            target.publish(version, rule, |(), name, ready| assembler.server(name, ready));
         }
     }
 }
@@ -277,7 +285,7 @@ impl<S, A: Default> Target<S, A> {
     fn publish(
         &mut self,
         version: &mut u64,
-        on_data_error: OnDataError,
+        rule: impl Fn(&ConfigError) -> OnDataError,
         assemble: impl FnOnce(&mut A, &Name, Option<&S>) -> Assembled<S>,
     ) {
         // A target without a root was told so when it was opened.
@@ -298,7 +306,7 @@ impl<S, A: Default> Target<S, A> {
                 tracing::debug!(%error, "the next configuration is not complete yet");
                 self.error = Some(error);
             }
-            Assembled::Failed(error) if has_one && on_data_error == OnDataError::Keep => {
+            Assembled::Failed(error) if has_one && rule(&error) == OnDataError::Keep => {
                 if self.error.as_ref() != Some(&error) {
                     tracing::warn!(%error, "the last good configuration stays in use");
                     self.error = Some(error);
@@ -335,7 +343,7 @@ impl Engine {
     /// What a rebuild of every client target from nothing would find that step by step was missed.
     pub(super) fn missed(&self) -> Vec<String> {
         let assembler =
-            Assembler { store: &self.store, node: &self.settings.node, version: self.version + 1 };
+            Assembler { store: &self.store, node: &self.node, version: self.version + 1 };
         let missed = self.clients.values().filter_map(|target| {
             let found = assembler.client(target.root.as_ref().ok()?, target.ready.as_deref());
             match &found {

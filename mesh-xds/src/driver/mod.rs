@@ -1,64 +1,51 @@
-//! The driver: the only task of a source. It moves bytes between one control plane and the [`Engine`], and owns the clock.
+//! The driver: the only task of a source. It moves bytes between the control planes and the [`Engine`], and owns the
+//! clock.
 //!
-//! ```text
-//! Idle ──a target opens──► Connecting ──► Streaming ──no target left for a while──► Idle
-//!                             ▲  └─failed─┐   │ ended
-//!                             └── Waiting ◄───┘   (gRFC A27 back-off)
-//! ```
-//! In every state targets can be opened and closed. There is one stream for all of them, and it ends with the task: the
-//! source aborts it when it is dropped. Works on any tokio runtime; nothing is spawned but what tonic needs for the
-//! connection, and that ends with the connection.
+//! One task for all control planes: each has a [`Link`], and the task waits for what happens first on any of them. In
+//! every state targets can be opened and closed. Everything ends with the task: the source aborts it when it is
+//! dropped. Works on any tokio runtime; nothing is spawned but what tonic needs for a connection, and that ends with
+//! the connection.
 
 mod engine;
+mod fallback;
+mod federation;
+mod link;
 mod targets;
 #[cfg(test)]
 mod tests;
 
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 use mesh_core::rng::Xoshiro;
 use tokio::time::sleep_until;
 
-pub(crate) use self::engine::{Engine, Settings};
+pub(crate) use self::engine::Engine;
 pub(crate) use self::targets::Targets;
 
-use crate::ads::Reconnect;
+use self::link::{Happened, Link, Turn, Wanted};
+
+use crate::authority::Authorities;
 use crate::bootstrap::{Bootstrap, ServerConfig};
 use crate::transport::connect::Connect;
-use crate::transport::{Decoder, Message, Room, Stream, render, render_status};
-
-/// How long a stream is kept after the last target was closed, for one that may be opened next.
-const IDLE_AFTER: Duration = Duration::from_secs(1);
-
-/// How many responses are taken in a row before an answer is sent. Up to that, what has arrived already is taken
-/// first, because one answer does for all of a type, and each carries all names.
-const UNANSWERED_MAX: u32 = 64;
+use crate::transport::{Decoder, Message};
+use crate::unapplied::Ledger;
 
 /// The task of one source.
 pub(crate) struct Driver {
-    bootstrap: Arc<Bootstrap>,
-    server: ServerConfig,
-    connector: Arc<dyn Connect>,
     targets: Arc<Targets>,
     engine: Engine,
+    links: Vec<Link>,
     decoder: Decoder,
-    reconnect: Reconnect,
     rng: Xoshiro,
 }
 
-/// How a stream ended.
-enum Ended {
-    /// Nothing was wanted any more.
-    Idle,
-    /// The connection failed, or the control plane ended the stream.
-    Lost(Arc<str>),
-}
-
 /// What the loop woke up for.
-enum Event<'a> {
-    Response(Result<Option<Message>, tonic::Status>),
-    Room(Option<Room<'a>>),
+enum Event {
+    /// On a link.
+    Link(usize, Happened),
     Targets,
     Timer,
 }
@@ -67,21 +54,21 @@ enum Event<'a> {
 
 impl Driver {
     pub(crate) fn new(
-        bootstrap: Arc<Bootstrap>,
-        server: ServerConfig,
-        connector: Arc<dyn Connect>,
+        bootstrap: &Arc<Bootstrap>,
+        connector: &Arc<dyn Connect>,
         targets: Arc<Targets>,
-        settings: Settings,
+        unapplied: Ledger,
         rng: Xoshiro,
     ) -> Self {
+        let authorities = Authorities::new(bootstrap);
+        let link = |(server, config): (_, &ServerConfig)| {
+            Link::new(server, bootstrap.clone(), config.clone(), connector.clone())
+        };
         Self {
-            decoder: Decoder::new(&bootstrap),
-            engine: Engine::new(server.protocol(), settings),
-            bootstrap,
-            server,
-            connector,
+            links: authorities.servers().map(link).collect(),
+            decoder: Decoder::new(bootstrap),
+            engine: Engine::new(authorities, bootstrap.node().id().into(), unapplied),
             targets,
-            reconnect: Reconnect::new(),
             rng,
         }
     }
@@ -89,135 +76,116 @@ impl Driver {
     /// Runs for ever; drop or abort it to end.
     pub(crate) async fn run(mut self) {
         loop {
-            while self.engine.is_idle() {
-                self.targets.changed().await;
-                self.sync();
-            }
-            self.reconnect.handle_attempt(now());
-            let ended = self.connect_and_stream().await;
-            let next = self.reconnect.next_attempt(now(), &mut self.rng);
-            let server = self.server.uri().as_str();
-            let why = match ended {
-                Ended::Idle => {
-                    tracing::info!(server, "control plane no longer needed");
-                    "the stream is closed".into()
-                }
-                Ended::Lost(why) => {
-                    let retry_in = next.saturating_duration_since(now());
-                    tracing::warn!(server, error = &*why, ?retry_in, "control plane connection failed");
-                    why
-                }
-            };
-            self.engine.handle_disconnected(now(), &format!("{server}: {why}").into());
-            self.engine.settle();
-            let wait = sleep_until(next.into());
-            self.meanwhile(wait).await;
-        }
-    }
-
-    async fn connect_and_stream(&mut self) -> Ended {
-        let (server, connector) = (self.server.clone(), self.connector.clone());
-        let bootstrap = self.bootstrap.clone();
-        tracing::debug!(server = server.uri().as_str(), "connecting to control plane");
-        match self.meanwhile(Stream::open(&bootstrap, &server, &*connector)).await {
-            Err(error) => Ended::Lost(render(&error).into()),
-            Ok(stream) => {
-                tracing::info!(server = server.uri().as_str(), "control plane connected");
-                self.engine.handle_connected(now());
-                self.stream(stream).await
-            }
-        }
-    }
-
-    async fn stream(&mut self, mut stream: Stream) -> Ended {
-        let (requests, mut responses) = stream.halves();
-        let mut idle_since = None;
-        let mut writable = true;
-        let mut unanswered = 0;
-        loop {
             let now = now();
             self.engine.handle_timeout(now);
             self.engine.settle();
-            idle_since = if self.engine.is_idle() { idle_since.or(Some(now)) } else { None };
-            let idle_at = idle_since.map(|since| since + IDLE_AFTER);
-            if idle_at.is_some_and(|at| at <= now) {
-                return Ended::Idle;
-            }
-            // A deadline that has passed is a refusal that waits for room, which is an event of its own.
-            let timer =
-                [self.engine.poll_timeout().filter(|at| *at > now), idle_at].into_iter().flatten().min();
-            let wants_room = writable && self.engine.wants_transmit(now);
-            let write_first = unanswered >= UNANSWERED_MAX;
-            let event = tokio::select! {
-                biased;
-                () = self.targets.changed() => Event::Targets,
-                () = sleep_until(timer.unwrap_or(now).into()), if timer.is_some() => Event::Timer,
-                room = requests.reserve(), if wants_room && write_first => Event::Room(room.ok()),
-                response = responses.next() => Event::Response(response),
-                room = requests.reserve(), if wants_room => Event::Room(room.ok()),
-            };
-            unanswered = if matches!(event, Event::Response(_)) { unanswered + 1 } else { 0 };
-            match event {
-                Event::Response(Ok(Some(response))) => self.handle_response(response).await,
-                Event::Response(Ok(None)) => return Ended::Lost("the control plane ended the stream".into()),
-                Event::Response(Err(status)) => return Ended::Lost(render_status(&status)),
-                Event::Room(Some(room)) => self.transmit(room),
-                // Nobody takes requests any more: the end of the responses will say why.
-                Event::Room(None) => writable = false,
-                Event::Targets => self.sync(),
+            self.turn(now);
+            match self.next(now).await {
                 // The next turn does what is due.
                 Event::Timer => {}
+                Event::Targets => self.engine.sync(self.targets.open()),
+                Event::Link(index, happened) => {
+                    self.handle(index, happened).await;
+                    // So that none of them can keep the others waiting.
+                    self.links.rotate_left(1);
+                }
             }
         }
     }
 
-    async fn handle_response(&mut self, message: Message) {
+    /// What is due on the links.
+    fn turn(&mut self, now: Instant) {
+        let Self { engine, links, rng, .. } = self;
+        for link in links {
+            let wanted = match (engine.is_in_use(link.server), engine.is_idle(link.server)) {
+                (false, _) => Wanted::Gone,
+                (true, true) => Wanted::Nothing,
+                (true, false) => Wanted::Something,
+            };
+            match link.turn(now, wanted, rng) {
+                Turn::Same => {}
+                Turn::Closed => {
+                    let why = format!("{}: the stream is closed", link.uri());
+                    engine.handle_disconnected(link.server, now, &why.into());
+                }
+                Turn::Idle => engine.handle_idle(link.server),
+            }
+        }
+    }
+
+    async fn next(&mut self, now: Instant) -> Event {
+        let Self { targets, engine, links, .. } = self;
+        let due = links.iter().filter_map(Link::poll_timeout).chain(engine.poll_timeout(now)).min();
+        tokio::select! {
+            biased;
+            () = targets.changed() => Event::Targets,
+            () = sleep_until(due.unwrap_or(now).into()), if due.is_some() => Event::Timer,
+            (index, happened) = poll_fn(|cx| poll_links(links, engine, now, cx)) => Event::Link(index, happened),
+        }
+    }
+
+    async fn handle(&mut self, index: usize, happened: Happened) {
+        let Self { engine, links, rng, .. } = self;
+        let Some(link) = links.get_mut(index) else { return };
+        match happened {
+            Happened::Connected => engine.handle_connected(link.server, now()),
+            Happened::Response(response) => self.handle_response(index, response).await,
+            Happened::Room => self.transmit(index),
+            Happened::Lost(why) => {
+                let retry_in = link.handle_lost(now(), rng);
+                let server = link.uri();
+                tracing::warn!(server, error = &*why, ?retry_in, "control plane connection failed");
+                engine.handle_disconnected(link.server, now(), &format!("{server}: {why}").into());
+            }
+        }
+    }
+
+    async fn handle_response(&mut self, index: usize, message: Message) {
+        let Self { engine, links, decoder, .. } = self;
+        let Some(link) = links.get_mut(index) else { return };
         let type_url = message.type_url().to_owned();
-        self.reconnect.handle_response();
-        match self.decoder.decode(message).await {
+        link.handle_response();
+        match decoder.decode(message).await {
             Some(response) => {
                 let (kind, version, resources) =
                     (response.kind, &*response.version, response.resources.len());
-                tracing::debug!(%kind, version, resources, "response received");
-                self.engine.handle_response(now(), response);
-                let Self { decoder, engine, .. } = self;
+                tracing::debug!(server = link.uri(), %kind, version, resources, "response received");
+                engine.handle_response(link.server, now(), response);
                 decoder.shrink(kind, engine.watched(kind), |name| engine.is_watched(kind, name));
             }
             None => tracing::warn!(type_url, "control plane sent a type that was not asked for; ignored"),
         }
     }
 
-    fn transmit(&mut self, room: Room<'_>) {
-        let Some(request) = self.engine.poll_transmit(now()) else { return };
-        let (kind, names) = (request.kind, request.names().len());
+    fn transmit(&mut self, index: usize) {
+        let Some(link) = self.links.get_mut(index) else { return };
+        let Some(request) = self.engine.poll_transmit(link.server, now()) else {
+            link.release();
+            return;
+        };
+        let (server, kind, names) = (link.uri(), request.kind, request.names().len());
         match &request.refusal {
-            Some(refusal) => tracing::warn!(%kind, refusal = &**refusal, "response refused (NACK)"),
-            None if request.nonce.is_empty() => tracing::debug!(%kind, names, "subscribing"),
-            None => tracing::debug!(%kind, names, "response accepted (ACK), or names changed"),
+            Some(refusal) => tracing::warn!(server, %kind, refusal = &**refusal, "response refused (NACK)"),
+            None if request.nonce.is_empty() => tracing::debug!(server, %kind, names, "subscribing"),
+            None => tracing::debug!(server, %kind, names, "response accepted (ACK), or names changed"),
         }
-        room.send(request);
+        link.send(request);
     }
+}
 
-    /// Waits for `future`, while targets can be opened and closed, and times to live end.
-    async fn meanwhile<T>(&mut self, future: impl Future<Output = T>) -> T {
-        let mut future = std::pin::pin!(future);
-        loop {
-            let timer = self.engine.poll_timeout();
-            tokio::select! {
-                output = &mut future => return output,
-                () = self.targets.changed() => self.sync(),
-                () = sleep_until(timer.unwrap_or_else(now).into()), if timer.is_some() => {
-                    self.engine.handle_timeout(now());
-                    self.engine.settle();
-                }
-            }
+fn poll_links(
+    links: &mut [Link],
+    engine: &Engine,
+    now: Instant,
+    cx: &mut Context<'_>,
+) -> Poll<(usize, Happened)> {
+    for (index, link) in links.iter_mut().enumerate() {
+        let wants_room = engine.wants_transmit(link.server, now);
+        if let Poll::Ready(happened) = link.poll(cx, wants_room) {
+            return Poll::Ready((index, happened));
         }
     }
-
-    fn sync(&mut self) {
-        self.engine.sync(self.targets.open());
-        self.engine.settle();
-    }
+    Poll::Pending
 }
 
 /// The clock of tokio, which tests can pause.

@@ -54,7 +54,7 @@ impl State {
     pub(super) fn new(origin: Arc<str>) -> Self {
         Self {
             origin,
-            store: Store::new(OnDataError::Keep),
+            store: Store::default(),
             known: BTreeSet::new(),
             unapplied: Ledger::default(),
             addresses: BTreeMap::new(),
@@ -79,7 +79,7 @@ impl State {
         for (kind, name) in &known {
             self.store.want(*kind, name);
             if !resources.contains_key(&(*kind, name.clone())) {
-                self.store.fail(*kind, name, ConfigProblem::DoesNotExist);
+                self.store.fail(*kind, name, ConfigProblem::DoesNotExist, OnDataError::Keep);
             }
         }
         for ((kind, name), Accepted { resource, unapplied }) in resources {

@@ -3,7 +3,7 @@
 //! Reference: gRFC A27 (one bidirectional stream), A65 (credentials); xDS protocol, both of its aggregated streams. HTTP/2 keepalive is always on: without it a
 //! half-open connection leaves a client on stale endpoints for ever.
 //!
-//! Reader and writer are apart. A request is made only when there is room for one (`Stream::halves`), so what a slow
+//! Reader and writer are apart. A request is made only when there is room for one (`Stream::poll_room`), so what a slow
 //! control plane has not read is never a queue; and responses are read whether or not there is room.
 //! Whether the control plane sends headers before its first response makes no difference: some do not.
 
@@ -14,7 +14,6 @@ mod tls;
 mod verdicts;
 
 use std::error::Error;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -27,6 +26,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::PollSender;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
@@ -68,12 +68,9 @@ pub(crate) enum ConnectError {
 
 /// An open ADS stream, of the protocol that the control plane is spoken to in.
 pub(crate) struct Stream {
-    requests: mpsc::Sender<Request>,
+    requests: PollSender<Request>,
     inbound: Inbound,
 }
-
-/// Room for one request.
-pub(crate) type Room<'a> = mpsc::Permit<'a, Request>;
 
 /// A response as it came.
 #[derive(Debug)]
@@ -114,12 +111,29 @@ impl Stream {
             Protocol::StateOfTheWorld => Box::pin(state_of_the_world(client, outbound, bootstrap)),
             Protocol::Incremental => Box::pin(incremental(client, outbound, bootstrap)),
         };
-        Ok(Self { requests, inbound: Inbound::Opening(call) })
+        Ok(Self { requests: PollSender::new(requests), inbound: Inbound::Opening(call) })
     }
 
-    /// The two halves: room for requests, and responses. They never wait for each other.
-    pub(crate) fn halves(&mut self) -> (&mpsc::Sender<Request>, Responses<'_>) {
-        (&self.requests, Responses { inbound: &mut self.inbound })
+    /// Waits for room for one request; false when nobody takes requests any more. The room is kept until a request is
+    /// sent, or it is released.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.requests.poll_reserve(cx).map(|room| room.is_ok())
+    }
+
+    /// Sends a request into the room that there is.
+    pub(crate) fn send(&mut self, request: Request) {
+        // Where nobody takes it any more, the end of the responses will say why.
+        _ = self.requests.send_item(request);
+    }
+
+    /// Gives back the room that there is.
+    pub(crate) fn release(&mut self) {
+        self.requests.abort_send();
+    }
+
+    /// Waits for the next response; none at the end of the stream.
+    pub(crate) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Status>>> {
+        self.inbound.poll_next(cx)
     }
 }
 
@@ -143,20 +157,6 @@ async fn incremental(
     let requests = requests.filter_map(move |request| delta_request(request, bootstrap.node()));
     let responses = client.delta_aggregated_resources(requests).await?.into_inner();
     Ok(Box::pin(responses.map(|response| response.map(Message::Incremental))))
-}
-
-/// The reading half of a [`Stream`].
-pub(crate) struct Responses<'a> {
-    inbound: &'a mut Inbound,
-}
-
-// === impl Responses ===
-
-impl Responses<'_> {
-    /// The next response; none at the end of the stream. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<Message>, Status> {
-        poll_fn(|cx| self.inbound.poll_next(cx)).await.transpose()
-    }
 }
 
 // === impl Inbound ===

@@ -14,10 +14,11 @@ use mesh_core::snapshot::{
 };
 use mesh_core::testing;
 
-use super::super::engine::{Engine, Settings};
+use super::super::engine::Engine;
 use super::super::targets::Targets;
-use crate::ads::{ABSENT_AFTER, Kind, Protocol, Received, Response};
-use crate::bootstrap::{Bootstrap, ServerConfig};
+use crate::ads::{ABSENT_AFTER, Kind, Received, Response};
+use crate::authority::{Authorities, ServerIx};
+use crate::bootstrap::{Bootstrap, ServerConfig, ServerFeatures};
 use crate::resolve::Resolver;
 use crate::resource::{Accepted, Checked};
 use crate::store::OnDataError;
@@ -40,29 +41,26 @@ impl World {
     }
 
     pub(super) fn with(on_data_error: OnDataError) -> Self {
+        let features = ServerFeatures {
+            fail_on_data_errors: on_data_error == OnDataError::Drop,
+            ..ServerFeatures::default()
+        };
         let bootstrap = Bootstrap::builder("node-1")
-            .server(ServerConfig::insecure("xds:1").unwrap())
+            .server(ServerConfig::insecure("xds:1").unwrap().with_features(features))
             .server_listener_template("servers/%s")
             .build()
             .unwrap();
         let node: Arc<str> = "node-1".into();
-        let settings = Settings {
-            node: node.clone(),
-            on_data_error,
-            absent_after: ABSENT_AFTER,
-            absent_is_transient: false,
-            unapplied: Ledger::default(),
-        };
         #[expect(clippy::disallowed_methods, reason = "the origin of a clock that is moved by hand")]
         let now = Instant::now();
         let mut world = Self {
-            engine: Engine::new(Protocol::StateOfTheWorld, settings),
+            engine: Engine::new(Authorities::new(&bootstrap), node.clone(), Ledger::default()),
             targets: Targets::new(Resolver::new(Arc::new(bootstrap), node)),
             now,
             asked: BTreeMap::new(),
             nonce: 0,
         };
-        world.engine.handle_connected(world.now);
+        world.engine.handle_connected(ServerIx::of_test(0), world.now);
         world
     }
 
@@ -85,7 +83,7 @@ impl World {
 
     pub(super) fn turn(&mut self) {
         self.engine.settle();
-        while let Some(request) = self.engine.poll_transmit(self.now) {
+        while let Some(request) = self.engine.poll_transmit(ServerIx::of_test(0), self.now) {
             self.asked.insert(request.kind, request.names().iter().map(ToString::to_string).collect());
         }
     }
@@ -110,7 +108,7 @@ impl World {
             heartbeats: Vec::new(),
             removed: Vec::new(),
         };
-        self.engine.handle_response(self.now, response);
+        self.engine.handle_response(ServerIx::of_test(0), self.now, response);
         self.turn();
     }
 
@@ -121,12 +119,12 @@ impl World {
     }
 
     pub(super) fn disconnect(&mut self, why: &str) {
-        self.engine.handle_disconnected(self.now, &why.into());
+        self.engine.handle_disconnected(ServerIx::of_test(0), self.now, &why.into());
         self.turn();
     }
 
     pub(super) fn connect(&mut self) {
-        self.engine.handle_connected(self.now);
+        self.engine.handle_connected(ServerIx::of_test(0), self.now);
         self.turn();
     }
 
@@ -462,7 +460,7 @@ fn what_no_open_target_reaches_is_unsubscribed_and_forgotten() {
     assert_eq!(world.asked(Kind::Cluster), ["x"]);
     drop(other);
     world.sync();
-    assert!(world.engine.is_idle());
+    assert!(world.engine.is_idle(ServerIx::of_test(0)));
     let fresh = world.client("l");
     assert!(pending(&fresh).starts_with("listener"), "nothing old is left");
 }

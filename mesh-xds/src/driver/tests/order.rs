@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::engine::{World, cluster, endpoints, listener, route};
 use crate::ads::{ABSENT_AFTER, Kind};
+use crate::authority::ServerIx;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -123,6 +124,6 @@ proptest! {
         }
         drop(open);
         world.sync();
-        prop_assert!(world.engine.is_idle(), "everything is unsubscribed in the end");
+        prop_assert!(world.engine.is_idle(ServerIx::of_test(0)), "everything is unsubscribed in the end");
     }
 }
