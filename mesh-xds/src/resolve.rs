@@ -127,6 +127,20 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_is_named_in_its_canonical_spelling() {
+        let template = "xdstp://a/envoy.config.listener.v3.Listener/%s?zone=1&app=shop";
+        let authorities = json!({"a": {"client_listener_resource_name_template": template}});
+        let resolver = resolver(json!({
+            "authorities": authorities,
+            "server_listener_resource_name_template": template,
+        }));
+        let name = |id: &str| format!("xdstp://a/envoy.config.listener.v3.Listener/{id}?app=shop&zone=1");
+        assert_eq!(resolver.client("xds://a/x").unwrap(), name("x").into());
+        assert_eq!(resolver.client("xds://a/x#y?z").unwrap(), name("x%23y%3Fz").into());
+        assert_eq!(resolver.server("[::1]:80".parse().unwrap()).unwrap(), name("%5B::1%5D:80").into());
+    }
+
+    #[test]
     fn a_server_needs_a_template() {
         let address: SocketAddr = "[::1]:80".parse().unwrap();
         let text = why(resolver(json!({})).server(address));

@@ -1,4 +1,4 @@
-//! Credentials: of the channel to the control plane (gRFC A27, A65), and certificate providers (gRFC A29).
+//! Credentials: of the channel and of calls to the control plane (gRFC A27, A65, A97), and certificate providers (gRFC A29).
 //!
 //! Only file names are kept here, never their contents: certificates and keys are read where they are used.
 //! Deviations: `google_default` is skipped like any unknown type. A SPIFFE trust-bundle map (gRFC A87) is refused,
@@ -29,6 +29,14 @@ pub struct TlsCreds {
     ca_certificate_file: Option<PathBuf>,
     identity: Option<IdentityFiles>,
     refresh_interval: Duration,
+}
+
+/// What is sent with every call to a control plane (gRFC A97).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallCreds {
+    /// A JWT, read from this file when a stream is opened, and sent as `authorization: Bearer`.
+    JwtTokenFile(PathBuf),
 }
 
 /// A certificate chain and its key, both PEM files.
@@ -85,6 +93,30 @@ impl ChannelCreds {
             }
         }
         Err(list.fail(Reason::NoSupportedCreds { found }))
+    }
+}
+
+// === impl CallCreds ===
+
+impl CallCreds {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::JwtTokenFile(_) => "jwt_token_file",
+        }
+    }
+
+    /// All entries of supported types; others are skipped, as gRFC A97 has it.
+    pub(super) fn parse(list: &Field<'_>) -> Result<Vec<Self>, Problem> {
+        const NEXT: &str = "name the kind of credentials, such as \"jwt_token_file\"";
+        let mut found = Vec::new();
+        for entry in list.items()? {
+            if entry.get("type")?.required(NEXT)? == "jwt_token_file" {
+                let file = entry.get("config")?.get("jwt_token_file")?;
+                let file = file.required("set it to the path of a file that holds a JWT")?;
+                found.push(Self::JwtTokenFile(PathBuf::from(file)));
+            }
+        }
+        Ok(found)
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) enum Reason {
     Uri { uri: String, problem: &'static str },
     #[error("the address is {scheme}:// but the credentials are {creds:?}")]
     SchemeAgainstCreds { scheme: &'static str, creds: &'static str },
+    #[error("{call_creds:?} would be sent over a connection that is not secured ({channel_creds:?})")]
+    UnsecuredCallCreds { call_creds: &'static str, channel_creds: &'static str },
     #[error("none of the credential types {found:?} is supported")]
     NoSupportedCreds { found: Vec<String> },
     #[error("set without {other:?}")]
@@ -146,6 +148,9 @@ impl Reason {
             }
             Self::SchemeAgainstCreds { .. } => {
                 "use http:// with \"insecure\", https:// with \"tls\", or leave the scheme out and let the credentials decide"
+            }
+            Self::UnsecuredCallCreds { .. } => {
+                "set the first entry of channel_creds to the type \"tls\", or remove call_creds"
             }
             Self::NoSupportedCreds { .. } => "add an entry of type \"tls\" or \"insecure\"",
             Self::Unpaired { .. } => "set both or neither: a certificate is of use only with its key",

@@ -1,11 +1,12 @@
 //! The bootstrap: which control plane to ask, as whom, and with which certificates.
 //!
 //! Reference: gRFC A27 (document and sources), A29 (certificate providers), A47 (authorities and templates), A53
-//! and A88 (server features), A65 (TLS channel credentials), A71 (several control planes). Unknown fields are ignored
+//! and A88 (server features), A65 (TLS channel credentials), A71 (several control planes), A97 (call credentials). Unknown fields are ignored
 //! everywhere, as A27 asks.
 //!
-//! Deviations: `call_creds` (A97) and `allowed_grpc_services` (A102) are not read. A scheme in `server_uri` that
-//! contradicts the credentials is refused instead of being decided in silence.
+//! Deviations: `allowed_grpc_services` (A102) is not read. A scheme in `server_uri` that contradicts the credentials is
+//! refused instead of being decided in silence, and so are call credentials over a connection without TLS, which gRPC
+//! finds out when it calls. A97's environment variable is not asked for.
 
 mod builder;
 mod creds;
@@ -26,7 +27,8 @@ use serde_json::Value;
 
 pub use self::builder::BootstrapBuilder;
 pub use self::creds::{
-    CertificateProvider, ChannelCreds, DEFAULT_REFRESH_INTERVAL, FileWatcher, IdentityFiles, TlsCreds,
+    CallCreds, CertificateProvider, ChannelCreds, DEFAULT_REFRESH_INTERVAL, FileWatcher, IdentityFiles,
+    TlsCreds,
 };
 pub use self::error::{BootstrapError, Origin};
 pub use self::node::{Locality, Node};
@@ -57,6 +59,7 @@ pub struct Bootstrap {
 pub struct ServerConfig {
     uri: ServerUri,
     creds: ChannelCreds,
+    call_creds: Vec<CallCreds>,
     features: ServerFeatures,
 }
 
@@ -227,6 +230,22 @@ impl ServerConfig {
         if self.features.incremental { Protocol::Incremental } else { Protocol::StateOfTheWorld }
     }
 
+    /// Adds credentials that are sent with every call.
+    ///
+    /// # Errors
+    /// Where the connection is not secured.
+    pub fn with_call_creds(mut self, creds: CallCreds) -> Result<Self, BootstrapError> {
+        self.call_creds.push(creds);
+        let checked = self.secured();
+        checked.map_err(|reason| BootstrapError::new(Origin::Code, reason.at("call_creds")))
+    }
+
+    /// What is sent with every call.
+    #[must_use]
+    pub fn call_creds(&self) -> &[CallCreds] {
+        &self.call_creds
+    }
+
     /// Where the control plane listens.
     #[must_use]
     pub fn uri(&self) -> &ServerUri {
@@ -251,7 +270,20 @@ impl ServerConfig {
         match (uri.scheme(), &creds) {
             (Scheme::Http, ChannelCreds::Tls(_)) => clash("http"),
             (Scheme::Https, ChannelCreds::Insecure) => clash("https"),
-            (Scheme::Neutral | Scheme::Http | Scheme::Https, _) => Ok(Self { uri, creds, features }),
+            (Scheme::Neutral | Scheme::Http | Scheme::Https, _) => {
+                Ok(Self { uri, creds, call_creds: Vec::new(), features })
+            }
+        }
+    }
+
+    /// Refuses to send credentials in the clear (gRFC A97).
+    fn secured(self) -> Result<Self, Reason> {
+        match (&self.creds, self.call_creds.first()) {
+            (ChannelCreds::Insecure, Some(call_creds)) => Err(Reason::UnsecuredCallCreds {
+                call_creds: call_creds.name(),
+                channel_creds: self.creds.name(),
+            }),
+            (ChannelCreds::Insecure | ChannelCreds::Tls(_), _) => Ok(self),
         }
     }
 
@@ -262,7 +294,10 @@ impl ServerConfig {
         let parsed = ServerUri::parse(text).map_err(|reason| uri.fail(reason))?;
         let creds = ChannelCreds::parse(&server.get("channel_creds")?)?;
         let features = ServerFeatures::parse(&server.get("server_features")?)?;
-        Self::checked(parsed, creds, features).map_err(|reason| uri.fail(reason))
+        let mut checked = Self::checked(parsed, creds, features).map_err(|reason| uri.fail(reason))?;
+        let call_creds = server.get("call_creds")?;
+        checked.call_creds = CallCreds::parse(&call_creds)?;
+        checked.secured().map_err(|reason| call_creds.fail(reason))
     }
 
     fn parse_list(list: &Field<'_>) -> Result<Vec<Self>, Problem> {

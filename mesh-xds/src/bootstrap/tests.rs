@@ -407,3 +407,48 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_jwt_file_is_read_and_other_call_credentials_are_skipped() {
+    let server = json!({
+        "server_uri": "xds:443",
+        "channel_creds": [{"type": "tls"}],
+        "call_creds": [{"type": "mystery"}, {"type": "jwt_token_file", "config": {"jwt_token_file": "/token"}}],
+    });
+    let bootstrap: Bootstrap = document(server, json!({})).parse().unwrap();
+    assert_eq!(bootstrap.first_server().call_creds(), [CallCreds::JwtTokenFile("/token".into())]);
+    let tls = ChannelCreds::Tls(TlsCreds::system_roots());
+    let in_code = ServerConfig::new("xds:443", tls).unwrap();
+    let in_code = in_code.with_call_creds(CallCreds::JwtTokenFile("/token".into())).unwrap();
+    assert_eq!(bootstrap.first_server(), &in_code);
+}
+
+#[test]
+fn call_credentials_that_cannot_be_used_are_refused_by_field() {
+    let server = |channel: &str, call: Value| {
+        json!({
+            "server_uri": "xds:443", "channel_creds": [{"type": channel}], "call_creds": call,
+        })
+    };
+    let jwt = |config: Value| json!([{"type": "jwt_token_file", "config": config}]);
+    let cases = [
+        (
+            server("insecure", jwt(json!({"jwt_token_file": "/token"}))),
+            "xds_servers[0].call_creds: \"jwt_token_file\" would be sent over a connection that is not secured",
+        ),
+        (
+            server("tls", jwt(json!({}))),
+            "xds_servers[0].call_creds[0].config.jwt_token_file: missing; set it to",
+        ),
+        (
+            server("tls", jwt(json!({"jwt_token_file": ""}))),
+            "xds_servers[0].call_creds[0].config.jwt_token_file: empty",
+        ),
+        (server("tls", json!([{}])), "xds_servers[0].call_creds[0].type: missing"),
+        (server("tls", json!({})), "xds_servers[0].call_creds: expected an array"),
+    ];
+    for (server, expected) in cases {
+        let text = refusal(&document(server, json!({})));
+        assert!(text.contains(expected), "{text}");
+    }
+}

@@ -231,10 +231,8 @@ impl Engine {
     /// Goes to other control planes where that is due (gRFC A71); what nobody can be asked for any more is told so.
     fn fall_back(&mut self) {
         let Self { federation, store, .. } = self;
-        let down = federation.poll_down(
-            |kind, name| store.is_cached(kind, name),
-            |kind, name| store.is_known(kind, name),
-        );
+        let down = federation
+            .poll_down(|kind, name| store.is_cached(kind, name), |kind, name| store.is_known(kind, name));
         let mut changed = false;
         for (authority, why) in down {
             changed |= store.handle_down(&why, |kind, name| federation.is_of(authority, kind, name));
@@ -342,8 +340,7 @@ fn sync<K: Ord, S, A: Default>(targets: &mut BTreeMap<K, Target<S, A>>, open: BT
 impl Engine {
     /// What a rebuild of every client target from nothing would find that step by step was missed.
     pub(super) fn missed(&self) -> Vec<String> {
-        let assembler =
-            Assembler { store: &self.store, node: &self.node, version: self.version + 1 };
+        let assembler = Assembler { store: &self.store, node: &self.node, version: self.version + 1 };
         let missed = self.clients.values().filter_map(|target| {
             let found = assembler.client(target.root.as_ref().ok()?, target.ready.as_deref());
             match &found {

@@ -89,7 +89,9 @@ impl Fallback {
         let mut closed = Vec::new();
         for (authority, list) in AuthorityIx::all(self.lists.len()).zip(&mut self.lists) {
             if let Some(position) = list.in_use().iter().position(|used| *used == server) {
-                closed.extend(list.shrink(position + 1).iter().map(|server| Closed { authority, server: *server }));
+                closed.extend(
+                    list.shrink(position + 1).iter().map(|server| Closed { authority, server: *server }),
+                );
             }
         }
         self.forgive_unused(&closed);
@@ -190,7 +192,8 @@ mod tests {
     }
 
     fn world(lists: &[&[usize]]) -> (Fallback, Vec<AuthorityIx>) {
-        let lists: Vec<Vec<ServerIx>> = lists.iter().map(|list| list.iter().map(|s| ix(*s)).collect()).collect();
+        let lists: Vec<Vec<ServerIx>> =
+            lists.iter().map(|list| list.iter().map(|s| ix(*s)).collect()).collect();
         let fallback = Fallback::new(&lists, 4);
         let authorities = fallback.authorities().collect();
         (fallback, authorities)

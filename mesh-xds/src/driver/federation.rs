@@ -45,7 +45,8 @@ struct Server {
 
 impl Federation {
     pub(super) fn new(authorities: Authorities) -> Self {
-        let servers: Vec<Server> = authorities.servers().map(|(_, config)| Server::new(config.clone())).collect();
+        let servers: Vec<Server> =
+            authorities.servers().map(|(_, config)| Server::new(config.clone())).collect();
         let lists = authorities.lists();
         Self {
             fallback: Fallback::new(lists, servers.len()),
@@ -245,7 +246,8 @@ impl Federation {
     fn names(&self, authority: AuthorityIx) -> Vec<(Kind, Name)> {
         let first = self.fallback.in_use(authority).first();
         let Some(first) = first.and_then(|first| self.servers.get(first.get())) else { return Vec::new() };
-        let all = Kind::ALL.into_iter().flat_map(|kind| first.ads.watched(kind).map(move |name| (kind, name)));
+        let all =
+            Kind::ALL.into_iter().flat_map(|kind| first.ads.watched(kind).map(move |name| (kind, name)));
         all.filter(|(kind, name)| self.is_of(authority, *kind, name))
             .map(|(kind, name)| (kind, name.clone()))
             .collect()
@@ -264,7 +266,10 @@ impl Federation {
                 }
             }
             if let Some(server) = self.servers.get_mut(next.get()) {
-                tracing::warn!(server = server.config.uri().as_str(), "falling back to another control plane");
+                tracing::warn!(
+                    server = server.config.uri().as_str(),
+                    "falling back to another control plane"
+                );
                 for (kind, name) in names {
                     server.ads.watch(*kind, name);
                 }

@@ -21,7 +21,7 @@ use crate::ads::{Reconnect, Request};
 use crate::authority::ServerIx;
 use crate::bootstrap::{Bootstrap, ServerConfig};
 use crate::transport::connect::Connect;
-use crate::transport::{ConnectError, Message, Stream, render, render_status};
+use crate::transport::{ConnectError, Credentials, Message, Stream, render, render_status};
 
 /// How long a stream is kept after the last target was closed, for one that may be opened next.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -35,6 +35,7 @@ pub(super) struct Link {
     pub(super) server: ServerIx,
     bootstrap: Arc<Bootstrap>,
     config: ServerConfig,
+    credentials: Arc<Credentials>,
     connector: Arc<dyn Connect>,
     reconnect: Reconnect,
     state: State,
@@ -46,7 +47,9 @@ enum State {
     Connecting(Opening),
     Streaming(Streaming),
     /// For the next attempt.
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
 }
 
 struct Streaming {
@@ -101,7 +104,9 @@ impl Link {
         config: ServerConfig,
         connector: Arc<dyn Connect>,
     ) -> Self {
-        Self { server, bootstrap, config, connector, reconnect: Reconnect::new(), state: State::Idle }
+        let credentials = Arc::new(Credentials::new(&config));
+        let (reconnect, state) = (Reconnect::new(), State::Idle);
+        Self { server, bootstrap, config, credentials, connector, reconnect, state }
     }
 
     pub(super) fn uri(&self) -> &str {
@@ -196,9 +201,10 @@ impl Link {
     fn connect(&mut self, now: Instant) {
         tracing::debug!(server = self.uri(), "connecting to control plane");
         self.reconnect.handle_attempt(now);
-        let Self { bootstrap, config, connector, .. } = &*self;
-        let (bootstrap, config, connector) = (bootstrap.clone(), config.clone(), connector.clone());
-        let opening = async move { Stream::open(&bootstrap, &config, &*connector).await };
+        let Self { bootstrap, config, credentials, connector, .. } = &*self;
+        let (bootstrap, config) = (bootstrap.clone(), config.clone());
+        let (credentials, connector) = (credentials.clone(), connector.clone());
+        let opening = async move { Stream::open(&bootstrap, &config, &credentials, &*connector).await };
         self.state = State::Connecting(Box::pin(opening));
     }
 }

@@ -32,6 +32,7 @@ use prost::{Message, Name};
 
 use crate::ads::Kind;
 use crate::invalid::{Invalid, Place, Reason, Unapplied};
+use crate::xdstp::canonical;
 
 /// Largest resource that is looked at, in bytes: well above any real one, far below what would hurt.
 pub const MAX_RESOURCE_BYTES: usize = 32 << 20;
@@ -142,7 +143,7 @@ fn unwrap(kind: Kind, value: &[u8], rules: &Rules) -> Decoded {
         Ok(wrapper) => wrapper,
         Err(e) => return Decoded { name: None, verdict: Err(Invalid::whole(Reason::Decode(e))) },
     };
-    let outer = (!wrapper.name.is_empty()).then(|| wrapper.name.into());
+    let outer = (!wrapper.name.is_empty()).then(|| canonical(&wrapper.name));
     decode_within(kind, outer, wrapper.resource.as_ref(), rules)
 }
 
@@ -190,7 +191,7 @@ where
     if name.is_empty() {
         return Decoded { name: None, verdict: refused(field, Reason::Empty) };
     }
-    let name: Arc<str> = name.as_str().into();
+    let name = canonical(name);
     let verdict = Place::root(|at| validate(pb, at))
         .map(|(value, unapplied)| Accepted { resource: value.into(), unapplied: Arc::new(unapplied) });
     Decoded { name: Some(name), verdict }

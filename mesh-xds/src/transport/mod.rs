@@ -1,12 +1,13 @@
 //! One ADS stream over one connection: bytes in, bytes out, nothing decided.
 //!
-//! Reference: gRFC A27 (one bidirectional stream), A65 (credentials); xDS protocol, both of its aggregated streams. HTTP/2 keepalive is always on: without it a
+//! Reference: gRFC A27 (one bidirectional stream), A65 and A97 (credentials); xDS protocol, both of its aggregated streams. HTTP/2 keepalive is always on: without it a
 //! half-open connection leaves a client on stale endpoints for ever.
 //!
 //! Reader and writer are apart. A request is made only when there is room for one (`Stream::poll_room`), so what a slow
 //! control plane has not read is never a queue; and responses are read whether or not there is room.
 //! Whether the control plane sends headers before its first response makes no difference: some do not.
 
+mod call_creds;
 pub mod connect;
 mod decode;
 mod message;
@@ -17,7 +18,7 @@ use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse};
@@ -27,17 +28,21 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::PollSender;
+use tonic::Extensions;
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
+use self::call_creds::{JwtFile, TokenError};
 use self::connect::{Connect, Io};
 pub(crate) use self::decode::Decoder;
 
 use self::message::{delta_request, discovery_request};
+use self::tls::LastGood;
 
 use crate::ads::{Protocol, Request};
-use crate::bootstrap::{Bootstrap, ChannelCreds, ServerConfig};
+use crate::bootstrap::{Bootstrap, CallCreds, ChannelCreds, ServerConfig};
 
 /// The longest that a connection may take, TLS and all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,10 +65,19 @@ pub(crate) enum ConnectError {
     Connect(#[source] std::io::Error),
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error("HTTP/2 handshake failed")]
     Http2(#[source] tonic::transport::Error),
     #[error("{0:?} cannot be the authority of a request")]
     Authority(String),
+}
+
+/// The credentials of one control plane, over all its connections.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    tls: LastGood,
+    tokens: Vec<JwtFile>,
 }
 
 /// An open ADS stream, of the protocol that the control plane is spoken to in.
@@ -91,6 +105,26 @@ type Messages = Pin<Box<dyn futures_core::Stream<Item = Result<Message, Status>>
 
 type Client = AggregatedDiscoveryServiceClient<Channel>;
 
+// === impl Credentials ===
+
+impl Credentials {
+    pub(crate) fn new(server: &ServerConfig) -> Self {
+        let token = |creds: &CallCreds| match creds {
+            CallCreds::JwtTokenFile(file) => JwtFile::new(file),
+        };
+        Self { tls: LastGood::default(), tokens: server.call_creds().iter().map(token).collect() }
+    }
+
+    /// What every call carries.
+    async fn metadata(&self) -> Result<MetadataMap, TokenError> {
+        let mut metadata = MetadataMap::new();
+        for token in &self.tokens {
+            metadata.append("authorization", token.header(wall_clock()).await?);
+        }
+        Ok(metadata)
+    }
+}
+
 // === impl Stream ===
 
 impl Stream {
@@ -98,13 +132,16 @@ impl Stream {
     pub(crate) async fn open(
         bootstrap: &Arc<Bootstrap>,
         server: &ServerConfig,
+        credentials: &Credentials,
         connector: &dyn Connect,
     ) -> Result<Self, ConnectError> {
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, channel(server, connector));
-        let channel = connected.await.map_err(|_| ConnectError::Timeout)??;
+        let connected = connect(server, credentials, connector);
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connected);
+        let (channel, metadata) = connected.await.map_err(|_| ConnectError::Timeout)??;
         // One request of room: the next is made when this one is taken.
         let (requests, outbound) = mpsc::channel(1);
-        let outbound = ReceiverStream::new(outbound);
+        let outbound =
+            tonic::Request::from_parts(metadata, Extensions::default(), ReceiverStream::new(outbound));
         let client = Client::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
         let bootstrap = bootstrap.clone();
         let call: Call = match server.protocol() {
@@ -141,20 +178,22 @@ impl Stream {
 
 async fn state_of_the_world(
     mut client: Client,
-    requests: ReceiverStream<Request>,
+    requests: tonic::Request<ReceiverStream<Request>>,
     bootstrap: Arc<Bootstrap>,
 ) -> Result<Messages, Status> {
-    let requests = requests.filter_map(move |request| discovery_request(request, bootstrap.node()));
+    let requests = requests
+        .map(|requests| requests.filter_map(move |request| discovery_request(request, bootstrap.node())));
     let responses = client.stream_aggregated_resources(requests).await?.into_inner();
     Ok(Box::pin(responses.map(|response| response.map(Message::StateOfTheWorld))))
 }
 
 async fn incremental(
     mut client: Client,
-    requests: ReceiverStream<Request>,
+    requests: tonic::Request<ReceiverStream<Request>>,
     bootstrap: Arc<Bootstrap>,
 ) -> Result<Messages, Status> {
-    let requests = requests.filter_map(move |request| delta_request(request, bootstrap.node()));
+    let requests =
+        requests.map(|requests| requests.filter_map(move |request| delta_request(request, bootstrap.node())));
     let responses = client.delta_aggregated_resources(requests).await?.into_inner();
     Ok(Box::pin(responses.map(|response| response.map(Message::Incremental))))
 }
@@ -186,7 +225,21 @@ impl Message {
     }
 }
 
-async fn channel(server: &ServerConfig, connector: &dyn Connect) -> Result<Channel, ConnectError> {
+/// A connection, and what every call over it carries.
+async fn connect(
+    server: &ServerConfig,
+    credentials: &Credentials,
+    connector: &dyn Connect,
+) -> Result<(Channel, MetadataMap), ConnectError> {
+    let metadata = credentials.metadata().await?;
+    Ok((channel(server, credentials, connector).await?, metadata))
+}
+
+async fn channel(
+    server: &ServerConfig,
+    credentials: &Credentials,
+    connector: &dyn Connect,
+) -> Result<Channel, ConnectError> {
     let authority = server.uri().authority();
     let uri = |scheme| {
         let uri = Uri::builder().scheme(scheme).authority(authority.as_str()).path_and_query("/").build();
@@ -195,7 +248,9 @@ async fn channel(server: &ServerConfig, connector: &dyn Connect) -> Result<Chann
     let io = connector.connect(server.uri().address()).await.map_err(ConnectError::Connect)?;
     let (io, origin) = match server.creds() {
         ChannelCreds::Insecure => (io, uri("http")?),
-        ChannelCreds::Tls(creds) => (tls::secure(io, server.uri().address(), creds).await?, uri("https")?),
+        ChannelCreds::Tls(creds) => {
+            (tls::secure(io, server.uri().address(), creds, &credentials.tls).await?, uri("https")?)
+        }
     };
     // TLS is done already; to tonic the connection is a plain one, whatever the scheme of its requests.
     let endpoint = Endpoint::from(uri("http")?)
@@ -204,6 +259,12 @@ async fn channel(server: &ServerConfig, connector: &dyn Connect) -> Result<Chann
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
     endpoint.connect_with_connector(Once(Some(io))).await.map_err(ConnectError::Http2)
+}
+
+/// The end of a token is a point of this clock.
+#[expect(clippy::disallowed_methods, reason = "a driver reads the clock, and passes it on")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Hands over one connection that is there already. A second one is the driver's to make.

@@ -1,10 +1,11 @@
 //! TLS towards a control plane (gRFC A65).
 //!
 //! Files are read anew for each connection, so a rotated certificate is used by the next one; no session is kept.
-//! `refresh_interval` therefore has nothing to do here.
+//! `refresh_interval` therefore has nothing to do here. Files that cannot be used any more leave in use what was read
+//! from them last, with a warning that names the file and the reason: half a rotation must not cost the control plane.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::ClientConfig;
 use rustls::RootCertStore;
@@ -14,6 +15,7 @@ use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, Serv
 use tokio_rustls::TlsConnector;
 
 use super::connect::Io;
+use super::render;
 use crate::bootstrap::{ServerAddress, TlsCreds};
 
 const HTTP2: &[u8] = b"h2";
@@ -37,8 +39,21 @@ pub(crate) enum TlsError {
     Empty(PathBuf),
     #[error("the system has no root certificates; set ca_certificate_file")]
     NoSystemRoots,
-    #[error("certificates cannot be used")]
-    Certificates(#[source] rustls::Error),
+    #[error("certificate file {file:?} holds a certificate that cannot be used as a root")]
+    Root {
+        file: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("certificate file {certificate:?} and key file {key:?} cannot be used together")]
+    Identity {
+        certificate: PathBuf,
+        key: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("TLS cannot be set up")]
+    Setup(#[source] rustls::Error),
     #[error("{host:?} is no name that a certificate could have")]
     Name {
         host: String,
@@ -51,10 +66,18 @@ pub(crate) enum TlsError {
     NotHttp2,
 }
 
+/// What was last read from the files of one control plane.
+#[derive(Debug, Default)]
+pub(crate) struct LastGood {
+    /// Protects the pointer alone; held for a copy, never across an await.
+    config: Mutex<Option<Arc<ClientConfig>>>,
+}
+
 pub(super) async fn secure(
     io: Box<dyn Io>,
     address: &ServerAddress,
     creds: &TlsCreds,
+    last_good: &LastGood,
 ) -> Result<Box<dyn Io>, TlsError> {
     let host = match address {
         ServerAddress::Tcp { host, .. } => host.as_str(),
@@ -62,7 +85,7 @@ pub(super) async fn secure(
     };
     let name = ServerName::try_from(host.to_owned())
         .map_err(|source| TlsError::Name { host: host.to_owned(), source })?;
-    let config = Arc::new(client_config(creds).await?);
+    let config = last_good.reload(creds).await?;
     let tls = TlsConnector::from(config).connect(name, io).await.map_err(TlsError::Handshake)?;
     match tls.get_ref().1.alpn_protocol() {
         Some(HTTP2) => Ok(Box::new(tls)),
@@ -70,22 +93,48 @@ pub(super) async fn secure(
     }
 }
 
+// === impl LastGood ===
+
+impl LastGood {
+    /// What the files hold now, or held when they could be used.
+    async fn reload(&self, creds: &TlsCreds) -> Result<Arc<ClientConfig>, TlsError> {
+        let read = client_config(creds).await;
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        match (read, config.as_ref()) {
+            (Ok(fresh), _) => Ok(config.insert(Arc::new(fresh)).clone()),
+            (Err(error), Some(last)) => {
+                let error = render(&error);
+                tracing::warn!(
+                    error,
+                    "certificates for the control plane cannot be read; the last good ones stay in use"
+                );
+                Ok(last.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+}
+
 async fn client_config(creds: &TlsCreds) -> Result<ClientConfig, TlsError> {
     let roots = match creds.ca_certificate_file() {
-        Some(file) => roots_of(certificates(file).await?)?,
+        Some(file) => roots_of(file, certificates(file).await?)?,
         None => system_roots().await?,
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(TlsError::Certificates)?
+        .map_err(TlsError::Setup)?
         .with_root_certificates(roots);
     let mut config = match creds.identity() {
         None => builder.with_no_client_auth(),
         Some(identity) => {
             let chain = certificates(identity.certificate()).await?;
             let key = private_key(identity.private_key()).await?;
-            builder.with_client_auth_cert(chain, key).map_err(TlsError::Certificates)?
+            builder.with_client_auth_cert(chain, key).map_err(|source| TlsError::Identity {
+                certificate: identity.certificate().to_owned(),
+                key: identity.private_key().to_owned(),
+                source,
+            })?
         }
     };
     config.alpn_protocols = vec![HTTP2.to_vec()];
@@ -93,10 +142,10 @@ async fn client_config(creds: &TlsCreds) -> Result<ClientConfig, TlsError> {
     Ok(config)
 }
 
-fn roots_of(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
+fn roots_of(file: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
-        roots.add(certificate).map_err(TlsError::Certificates)?;
+        roots.add(certificate).map_err(|source| TlsError::Root { file: file.to_owned(), source })?;
     }
     Ok(roots)
 }
@@ -183,7 +232,8 @@ mod tests {
             let builder = ServerConfig::builder_with_provider(provider.clone());
             let builder = builder.with_safe_default_protocol_versions().unwrap();
             let builder = if mutual {
-                let roots = Arc::new(roots_of(certificates(&self.file()).await.unwrap()).unwrap());
+                let file = self.file();
+                let roots = Arc::new(roots_of(&file, certificates(&file).await.unwrap()).unwrap());
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap();
                 builder.with_client_cert_verifier(verifier)
             } else {
@@ -199,6 +249,14 @@ mod tests {
 
     /// Connects with `creds`, and carries one byte in each direction.
     async fn converse(server: TlsAcceptor, creds: &TlsCreds) -> Result<(), String> {
+        converse_again(server, creds, &LastGood::default()).await
+    }
+
+    async fn converse_again(
+        server: TlsAcceptor,
+        creds: &TlsCreds,
+        last_good: &LastGood,
+    ) -> Result<(), String> {
         let (ours, theirs) = tokio::io::duplex(16 << 10);
         let serve = async {
             if let Ok(mut tls) = server.accept(theirs).await {
@@ -209,7 +267,7 @@ mod tests {
         };
         let address = ServerAddress::Tcp { host: "xds.test".to_owned(), port: 443 };
         let connect = async {
-            let mut tls = secure(Box::new(ours), &address, creds).await.map_err(|e| render(&e))?;
+            let mut tls = secure(Box::new(ours), &address, creds, last_good).await.map_err(|e| render(&e))?;
             // With TLS 1.3 a refused client certificate is known at the first read.
             tls.read_u8().await.map_err(|e| e.to_string())?;
             tls.write_all(b"!").await.map_err(|e| e.to_string())
@@ -248,6 +306,39 @@ mod tests {
         assert_eq!(converse(old.server(false, H2).await, &creds).await, Ok(()));
         std::fs::copy(new.file(), old.file()).unwrap();
         assert_eq!(converse(new.server(false, H2).await, &creds).await, Ok(()));
+    }
+
+    /// Half of a rotation: the certificate is new, and the key is old.
+    #[tokio::test]
+    async fn files_that_cannot_be_used_any_more_leave_the_last_good_ones_in_use() {
+        let ca = Ca::new();
+        let (identity, other) = (
+            ca.sign("client", ExtendedKeyUsagePurpose::ClientAuth),
+            ca.sign("other", ExtendedKeyUsagePurpose::ClientAuth),
+        );
+        let creds = TlsCreds::system_roots().with_ca_file(ca.file()).with_identity(identity.clone());
+        let last_good = LastGood::default();
+        assert_eq!(converse_again(ca.server(true, H2).await, &creds, &last_good).await, Ok(()));
+        std::fs::copy(other.certificate(), identity.certificate()).unwrap();
+        assert_eq!(converse_again(ca.server(true, H2).await, &creds, &last_good).await, Ok(()));
+        std::fs::remove_file(identity.private_key()).unwrap();
+        assert_eq!(converse_again(ca.server(true, H2).await, &creds, &last_good).await, Ok(()));
+        let error = converse(ca.server(true, H2).await, &creds).await.unwrap_err();
+        assert!(error.contains("client.key"), "without a last good one the file is named: {error}");
+        std::fs::copy(other.private_key(), identity.private_key()).unwrap();
+        std::fs::remove_file(ca.file()).unwrap();
+        std::fs::write(ca.file(), ca.issuer.pem()).unwrap();
+        assert_eq!(converse_again(ca.server(true, H2).await, &creds, &last_good).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_key_of_another_certificate_is_refused_with_both_files() {
+        let ca = Ca::new();
+        let [one, two] = ["one", "two"].map(|name| ca.sign(name, ExtendedKeyUsagePurpose::ClientAuth));
+        let mixed = IdentityFiles::new(one.certificate(), two.private_key());
+        let creds = TlsCreds::system_roots().with_ca_file(ca.file()).with_identity(mixed);
+        let error = converse(ca.server(false, H2).await, &creds).await.unwrap_err();
+        assert!(error.contains("one.pem") && error.contains("two.key"), "{error}");
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The engine by hand, and the driver over in-memory connections with paused time.
 
 mod engine;
+mod federation;
 mod order;
 #[cfg(feature = "control-plane")]
 mod script;

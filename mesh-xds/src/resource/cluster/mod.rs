@@ -28,6 +28,7 @@ use mesh_core::config::units::Percent;
 use super::common::{Host, ads_source, duration, host, percent};
 use super::{Rules, endpoints, tls};
 use crate::invalid::{Invalid, Place, Reason, fields};
+use crate::xdstp::{canonical, is_xdstp};
 
 pub(super) type Proto = Cluster;
 
@@ -115,7 +116,7 @@ pub(super) fn validate(pb: Cluster, rules: &Rules, at: &Place<'_>) -> Result<Clu
         connection_pool_per_downstream_connection,
         queuing_policies,
     ]);
-    let name: Arc<str> = Arc::from(name);
+    let name = canonical(&name);
     let discovery = discovery(cluster_discovery_type, eds_cluster_config, load_assignment, &name, at)?;
     let lb = match load_balancing_policy {
         Some(pb) => lb::policy(pb, 0, &at.at("load_balancing_policy"))?,
@@ -186,8 +187,12 @@ fn discovery(
             let at = at.at("eds_cluster_config");
             let EdsClusterConfig { eds_config, service_name } = at.required(eds)?;
             ads_source(eds_config, &at.at("eds_config"))?;
-            let service = if service_name.is_empty() { name.clone() } else { Arc::from(service_name) };
-            Ok(Discovery::Eds { service })
+            match service_name.is_empty() {
+                // The name of a cluster is of another type than that of its endpoints (gRFC A47).
+                true if is_xdstp(name) => at.at("service_name").fail(Reason::Empty),
+                true => Ok(Discovery::Eds { service: name.clone() }),
+                false => Ok(Discovery::Eds { service: canonical(&service_name) }),
+            }
         }
         DiscoveryType::Static => {
             let mut pb = inline_at.required(inline)?;

@@ -25,6 +25,7 @@ use mesh_core::config::units::{NonZeroWeight, OutOfRange};
 
 use super::common;
 use crate::invalid::{Invalid, Place, Reason, fields};
+use crate::xdstp::canonical;
 
 pub(super) type Proto = ClusterLoadAssignment;
 
@@ -69,7 +70,7 @@ pub(super) fn assignment(
         return at.fail(Reason::PriorityGap(gap.0));
     }
     let priorities = priorities.into_values().map(|p| PriorityConfig { localities: p.localities });
-    Ok(EndpointsConfig { name: Arc::from(cluster_name), priorities: priorities.collect(), drops })
+    Ok(EndpointsConfig { name: canonical(&cluster_name), priorities: priorities.collect(), drops })
 }
 
 /// What may be there once.

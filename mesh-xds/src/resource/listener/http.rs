@@ -21,6 +21,7 @@ use super::super::common::{ads_source, duration_opt, unpack};
 use super::super::filter::{self, Side};
 use super::super::route;
 use crate::invalid::{Invalid, Place, Reason, fields};
+use crate::xdstp::canonical;
 
 /// Largest `max_request_headers_kb` that Envoy takes.
 const MAX_HEADERS_KB: u32 = 8192;
@@ -155,7 +156,7 @@ fn routes(pb: Option<RouteSpecifier>, at: &Place<'_>) -> Result<RouteSource, Inv
             if route_config_name.is_empty() {
                 return at.at("route_config_name").fail(Reason::Empty);
             }
-            Ok(RouteSource::Rds(Arc::from(route_config_name)))
+            Ok(RouteSource::Rds(canonical(&route_config_name)))
         }
         RouteSpecifier::RouteConfig(pb) => {
             Ok(RouteSource::Inline(Arc::new(route::validate(pb, &at.at("route_config"))?)))

@@ -21,6 +21,7 @@ use super::super::common::{duration_opt, timeout_opt};
 use super::super::{filter, retry};
 use super::Inherited;
 use crate::invalid::{Invalid, Place, Reason, fields};
+use crate::xdstp::canonical;
 
 /// `RouteAction`; one whose cluster cannot be told keeps its place, and its requests fail.
 pub(super) fn forward(
@@ -148,7 +149,7 @@ fn cluster(pb: Option<PbClusterSpecifier>, at: &Place<'_>) -> Result<Option<Clus
     };
     match at.at("cluster_specifier").required(pb)? {
         PbClusterSpecifier::Cluster(name) if name.is_empty() => at.at("cluster").fail(Reason::Empty),
-        PbClusterSpecifier::Cluster(name) => Ok(Some(ClusterSpecifier::Single(Arc::from(name)))),
+        PbClusterSpecifier::Cluster(name) => Ok(Some(ClusterSpecifier::Single(canonical(&name)))),
         PbClusterSpecifier::WeightedClusters(pb) => weighted_clusters(pb, &at.at("weighted_clusters")),
         PbClusterSpecifier::ClusterHeader(_) => unsupported("cluster_header"),
         PbClusterSpecifier::ClusterSpecifierPlugin(_) => unsupported("cluster_specifier_plugin"),
@@ -216,7 +217,7 @@ fn cluster_weight(pb: ClusterWeight, at: &Place<'_>) -> Result<Option<Named>, In
     match (name.is_empty(), cluster_header.is_empty()) {
         (true, true) => at.at("name").fail(Reason::Empty),
         (true, false) => Ok(None),
-        (false, _) => Ok(Some((Arc::from(name), overrides))),
+        (false, _) => Ok(Some((canonical(&name), overrides))),
     }
 }
 

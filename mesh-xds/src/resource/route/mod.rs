@@ -27,6 +27,7 @@ use mesh_core::matcher::string::Text;
 
 use super::{common, filter, matcher, retry};
 use crate::invalid::{Invalid, Place, Reason, fields};
+use crate::xdstp::canonical;
 
 pub(super) type Proto = RouteConfiguration;
 
@@ -86,7 +87,7 @@ pub(super) fn validate(pb: RouteConfiguration, at: &Place<'_>) -> Result<RouteCo
         unique_domains(&pb.domains, &mut domains, &at.at("domains"))?;
         virtual_hosts.push(virtual_host(pb, &overrides, max_body, &at)?);
     }
-    Ok(RouteConfig { name: Arc::from(name), virtual_hosts })
+    Ok(RouteConfig { name: canonical(&name), virtual_hosts })
 }
 
 /// A domain belongs to one virtual host, whatever its case.

@@ -14,6 +14,7 @@ use crate::ads::{Heartbeat, Kind, Name, Received, Response};
 use crate::bootstrap::{Bootstrap, CertificateProvider};
 use crate::invalid::Invalid;
 use crate::resource::{Accepted, Decoded, MAX_RESOURCE_BYTES, Rules, decode, decode_within};
+use crate::xdstp::canonical;
 
 /// How many resources are looked at before other tasks of the runtime have their turn.
 const RESOURCES_PER_TURN: usize = 32;
@@ -94,7 +95,7 @@ impl Decoder {
             resource_errors: _,
         } = response;
         let mut response = empty(Kind::from_type_url(&type_url)?, system_version_info, nonce);
-        response.removed = removed_resources.into_iter().map(Name::from).collect();
+        response.removed = removed_resources.iter().map(|name| canonical(name)).collect();
         response.resources.reserve_exact(resources.len());
         for (position, resource) in resources.into_iter().enumerate() {
             turn(position).await;
@@ -138,7 +139,7 @@ impl Decoder {
             cache_control: _,
             metadata: _,
         } = wrapper;
-        let name: Option<Name> = (!name.is_empty()).then(|| name.into());
+        let name: Option<Name> = (!name.is_empty()).then(|| canonical(&name));
         let ttl = match ttl.map(duration).transpose() {
             Ok(ttl) => ttl,
             Err(reason) => {
