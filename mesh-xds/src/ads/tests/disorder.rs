@@ -13,6 +13,8 @@ enum Event {
     Connect,
     Disconnect,
     Respond(Kind, Vec<(usize, bool)>),
+    /// Of the incremental protocol.
+    Remove(Kind, usize),
     Transmit,
     Wait(u64),
 }
@@ -28,38 +30,75 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Disconnect),
         6 => (kind(), prop::collection::vec((0..4usize, any::<bool>()), 0..4))
             .prop_map(|(kind, resources)| Event::Respond(kind, resources)),
+        1 => (kind(), 0..3usize).prop_map(|(kind, name)| Event::Remove(kind, name)),
         6 => Just(Event::Transmit),
         2 => (0..20_000u64).prop_map(Event::Wait),
     ]
 }
 
 /// What the test knows by itself.
-#[derive(Default)]
 struct Model {
+    protocol: Protocol,
     watched: BTreeMap<Kind, BTreeSet<&'static str>>,
-    /// Names of the last request of each type on this stream.
-    sent: BTreeMap<Kind, Vec<String>>,
+    /// Names of each type, as they were told on this stream.
+    sent: BTreeMap<Kind, BTreeSet<String>>,
     cached: BTreeSet<(Kind, String)>,
     up: bool,
     first: bool,
-    /// Nonces that the stream has brought and the last one of each type.
-    nonce: BTreeMap<Kind, String>,
+    /// Nonces that the stream has brought; in incremental, those that were not answered.
+    nonces: BTreeMap<Kind, Vec<String>>,
     accepted: BTreeMap<Kind, String>,
 }
 
 impl Model {
+    fn new(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            watched: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            cached: BTreeSet::new(),
+            up: false,
+            first: false,
+            nonces: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+        }
+    }
+
     fn check_request(&mut self, request: &Request) -> Result<(), TestCaseError> {
         prop_assert!(self.up, "sent without a stream");
         prop_assert_eq!(request.first, std::mem::take(&mut self.first));
-        let sent: Vec<String> = request.names().iter().map(ToString::to_string).collect();
-        if !self.sent.contains_key(&request.kind) {
-            prop_assert!(!sent.is_empty(), "an empty list first");
+        let is_first = !self.sent.contains_key(&request.kind);
+        if is_first {
+            prop_assert!(!request.names().is_empty(), "an empty list first");
         }
-        let nonce = self.nonce.get(&request.kind).map_or("", String::as_str);
-        prop_assert_eq!(&*request.nonce, nonce, "not the latest nonce");
-        let accepted = self.accepted.get(&request.kind).map_or("", String::as_str);
-        prop_assert_eq!(version(request), accepted, "not the last accepted version");
-        self.sent.insert(request.kind, sent);
+        match &request.ask {
+            Ask::All { version, names } => {
+                let nonce = self.nonces.get(&request.kind).and_then(|nonces| nonces.last());
+                prop_assert_eq!(&*request.nonce, nonce.map_or("", String::as_str), "not the latest nonce");
+                let accepted = self.accepted.get(&request.kind).map_or("", String::as_str);
+                prop_assert_eq!(&**version, accepted, "not the last accepted version");
+                self.sent.insert(request.kind, names.iter().map(ToString::to_string).collect());
+            }
+            Ask::Changes { subscribe, unsubscribe, held } => {
+                let sent = self.sent.entry(request.kind).or_default();
+                if !request.nonce.is_empty() {
+                    prop_assert!(subscribe.is_empty() && unsubscribe.is_empty(), "an answer with names");
+                    let nonces = self.nonces.entry(request.kind).or_default();
+                    let position = nonces.iter().position(|nonce| **nonce == *request.nonce);
+                    prop_assert!(position.is_some(), "answered twice, or out of order");
+                    nonces.drain(..=position.unwrap());
+                }
+                for (name, _) in held {
+                    prop_assert!(is_first, "held is told at first");
+                    prop_assert!(self.cached.contains(&(request.kind, name.to_string())), "not held");
+                }
+                for name in subscribe {
+                    prop_assert!(!unsubscribe.contains(name), "both at once");
+                    sent.insert(name.to_string());
+                }
+                unsubscribe.iter().for_each(|name| _ = sent.remove(&**name));
+            }
+        }
         Ok(())
     }
 
@@ -67,7 +106,8 @@ impl Model {
         match update {
             Update::Changed { kind, name, .. } => _ = self.cached.insert((kind, name.to_string())),
             Update::Deleted { kind, name } => {
-                prop_assert!(matches!(kind, Kind::Listener | Kind::Cluster), "{kind} deleted by absence");
+                let full = matches!(kind, Kind::Listener | Kind::Cluster);
+                prop_assert!(full || self.protocol == Incremental, "{kind} deleted by absence");
                 prop_assert!(self.cached.contains(&(kind, name.to_string())), "deleted what never came");
             }
             Update::Absent { kind, name } => {
@@ -81,7 +121,7 @@ impl Model {
     /// After everything was sent, the server knows exactly what is watched.
     fn check_settled(&self) -> Result<(), TestCaseError> {
         for (kind, names) in &self.watched {
-            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            let names: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
             let sent = self.sent.get(kind).cloned().unwrap_or_default();
             if self.up {
                 prop_assert_eq!(sent, names, "{} not told", kind);
@@ -106,7 +146,7 @@ fn step(script: &mut Script, model: &mut Model, position: usize, event: Event) -
             script.connect();
             (model.up, model.first) = (true, true);
             model.sent.clear();
-            model.nonce.clear();
+            model.nonces.clear();
         }
         Event::Disconnect => {
             script.disconnect();
@@ -123,15 +163,24 @@ fn step(script: &mut Script, model: &mut Model, position: usize, event: Event) -
             let valid = named.iter().all(|(name, verdict)| !name.is_empty() && verdict.is_ok());
             script.respond(kind, &version, &nonce, &named);
             if model.up {
-                model.nonce.insert(kind, nonce);
+                model.nonces.entry(kind).or_default().push(nonce);
                 if valid && unique.len() == named.len() {
                     model.accepted.insert(kind, version);
                 }
             }
         }
+        Event::Remove(kind, name) if model.protocol == Incremental => {
+            let nonce = format!("n{position}");
+            script.remove(kind, &nonce, &[NAMES[name]]);
+            if model.up {
+                model.nonces.entry(kind).or_default().push(nonce);
+            }
+        }
+        Event::Remove(..) => {}
         Event::Transmit => {
             let requests = script.requests();
-            prop_assert!(requests.len() <= 3 * Kind::ALL.len(), "more than one turn needs");
+            let answers = model.nonces.values().map(Vec::len).sum::<usize>();
+            prop_assert!(requests.len() <= 3 * Kind::ALL.len() + answers, "more than one turn needs");
             for request in &requests {
                 model.check_request(request)?;
             }
@@ -152,9 +201,12 @@ fn step(script: &mut Script, model: &mut Model, position: usize, event: Event) -
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn every_order_of_events_keeps_the_protocol(events in prop::collection::vec(event(), 0..60)) {
-        let mut script = Script::new(SotW);
-        let mut model = Model::default();
+    fn every_order_of_events_keeps_the_protocol(
+        protocol in prop::sample::select(BOTH.to_vec()),
+        events in prop::collection::vec(event(), 0..60),
+    ) {
+        let mut script = Script::new(protocol);
+        let mut model = Model::new(protocol);
         for (position, event) in events.into_iter().enumerate() {
             step(&mut script, &mut model, position, event)?;
         }
