@@ -10,6 +10,8 @@
 //! Names of fields and extensions are looked up in the descriptors of the Envoy API: an unknown field is an error with
 //! its line and column (of the mapping that holds it, in YAML). JSON and YAML give the same bytes.
 
+#[cfg(feature = "control-plane")]
+mod locate;
 mod shape;
 
 use std::fmt;
@@ -19,6 +21,8 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, Value};
 use serde::de::DeserializeSeed;
 
+#[cfg(feature = "control-plane")]
+pub(crate) use self::locate::locate;
 use self::shape::Shape;
 
 /// Largest text that is read, in bytes.

@@ -51,6 +51,7 @@ mod stream;
 mod subscriber;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod wire;
 
 pub use self::builder::{
@@ -58,8 +59,9 @@ pub use self::builder::{
     Rbac, Retry, Route, RouteConfig, UpstreamTls, VirtualHost,
 };
 pub use self::control::{ControlPlane, Edit};
-pub use self::directory::{Directory, FileError, FileProblem};
+pub use self::directory::{Action, Change, Checks, Directory, FileError, FileProblem};
 pub use self::node::Node;
 pub use self::resource::{InvalidResource, Resource, Resources};
 pub use self::status::{ClientStatus, KindStatus, Nack, Protocol, ResourceState, ResourceStatus};
+pub use self::tls::{InvalidTls, Tls};
 pub use crate::ads::Kind;

@@ -113,8 +113,8 @@ impl Resource {
     /// The same, to be dropped by a client that has not heard of it for this long. The control plane repeats it in time,
     /// so it is dropped only when the control plane is gone.
     ///
-    /// Clients of the state-of-the-world protocol are told if they announce `xds.config.resource-in-sotw`. gRPC's clients
-    /// and this mesh's keep what they have (gRFC A27 knows no time to live); Envoy drops it.
+    /// Clients of the state-of-the-world protocol are told if they announce `xds.config.resource-in-sotw`. Envoy and this
+    /// mesh drop it then, gRPC's clients keep what they have.
     #[must_use]
     pub fn with_ttl(self, ttl: Duration) -> Self {
         Self { ttl: Some(ttl), ..self }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,6 +19,7 @@ use tower_service::Service as TowerService;
 
 use super::control::ControlPlane;
 use super::service::Service;
+use super::tls::Tls;
 
 /// Where a connection comes from; in the extensions of each of its requests.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +43,28 @@ impl ControlPlane {
     /// # Errors
     /// If the listener fails for good. A connection that fails concerns nobody else.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        self.accept(listener, None, shutdown).await
+    }
+
+    /// The same over TLS. A client that does not finish its handshake in ten seconds is cut off.
+    ///
+    /// # Errors
+    /// If the listener fails for good.
+    pub async fn serve_tls(
+        &self,
+        listener: TcpListener,
+        tls: Tls,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        self.accept(listener, Some(tls), shutdown).await
+    }
+
+    async fn accept(
+        &self,
+        listener: TcpListener,
+        tls: Option<Tls>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let (close, closing) = watch::channel(false);
         let service = Service { shared: Arc::clone(&self.shared), closing: closing.clone() };
         let mut connections = JoinSet::new();
@@ -52,7 +76,7 @@ impl ControlPlane {
                 accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                     Ok((socket, peer)) => {
                         let service = WithPeer { inner: service.clone(), peer: PeerAddr(peer) };
-                        connections.spawn(serve_connection(socket, service, closing.clone()));
+                        connections.spawn(secure_and_serve(socket, tls.clone(), service, closing.clone()));
                     }
                     Err(error) if is_transient(&error) => {
                         tracing::warn!(%error, "accept failed");
@@ -73,19 +97,28 @@ impl ControlPlane {
     }
 }
 
-async fn serve_connection<S>(socket: TcpStream, service: WithPeer<S>, mut closing: watch::Receiver<bool>)
-where
-    S: TowerService<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>>
-        + Clone
-        + Send
-        + 'static,
-    S::Error: std::error::Error + Send + Sync + 'static,
-    S::Future: Send + 'static,
-{
+async fn secure_and_serve(
+    socket: TcpStream,
+    tls: Option<Tls>,
+    service: WithPeer<Service>,
+    closing: watch::Receiver<bool>,
+) {
     // Responses are small and latency matters more than packing.
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
+    let Some(tls) = tls else { return serve_connection(socket, service, closing).await };
+    match tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await {
+        Ok(Ok(socket)) => serve_connection(socket, service, closing).await,
+        Ok(Err(error)) => tracing::warn!(peer = %service.peer.0, %error, "TLS handshake failed"),
+        Err(_) => tracing::warn!(peer = %service.peer.0, "TLS handshake took too long"),
+    }
+}
+
+async fn serve_connection<IO>(socket: IO, service: WithPeer<Service>, mut closing: watch::Receiver<bool>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
@@ -148,6 +181,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// A client that is gone without a word is noticed within `KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT`.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const MAX_CONNECTIONS: usize = 8192;
 /// ADS needs one stream per connection; a few more for clients that open one per channel.

@@ -1,15 +1,28 @@
 //! A directory of resource files (YAML or JSON), kept in step with the control plane.
 //!
-//! Each file is taken or refused as a whole. A refused file leaves what it last said in force, and concerns no other
-//! file; a file that is gone takes its resources with it. Where two files name the same resource, the one whose name
-//! sorts first has it, and the other is refused.
+//! Each file is taken or refused as a whole: parsed, and judged by the rules by which this mesh's clients judge what they
+//! receive, so that what they would refuse is refused here, with the line and the field. A refused file leaves what it
+//! last said in force, and concerns no other file; a file that is gone takes its resources with it. Where two files name
+//! the same resource, the one whose name sorts first has it, and the other is refused.
+//!
+//! A file in the directory itself is for every client. A file in a sub-directory is for one view (see
+//! [`Edit::view`](super::Edit::view)), named like the sub-directory: without other rules, for the clients whose
+//! `node.cluster` it is. It may name a resource that is for every client as well, and then takes its place.
+//!
+//! ```text
+//! DIR/shop.yaml           everybody
+//! DIR/canary/shop.yaml    nodes of cluster "canary", above what everybody sees
+//! ```
 //!
 //! Files are looked at in intervals and compared by content, so it works on every file system, network mounts and
 //! atomically swapped symlinks included. Names that begin with a dot are skipped, as is every extension but `yaml`, `yml`
-//! and `json`.
+//! and `json`, and what lies deeper than one sub-directory.
+
+mod file;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,10 +32,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use self::file::File;
+pub use self::file::{FileError, FileProblem};
 use super::control::ControlPlane;
-use super::resource::{InvalidResource, Resource};
+use super::resource::Resource;
 use crate::ads::Kind;
-use crate::resource_json::{self, Format, InvalidText};
 
 /// Resource files of one directory. What it put into the control plane it also takes out; resources that were set by
 /// other means it leaves alone, unless a file names them.
@@ -30,73 +44,53 @@ use crate::resource_json::{self, Format, InvalidText};
 pub struct Directory {
     path: PathBuf,
     control: ControlPlane,
-    files: BTreeMap<PathBuf, File>,
-    published: BTreeSet<Key>,
+    checks: Checks,
+    files: BTreeMap<Place, File>,
+    published: BTreeMap<Key, Resource>,
     errors: watch::Sender<Vec<Arc<FileError>>>,
 }
 
-/// Why a file, or the directory, is not in force as it stands.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", path.display())]
-pub struct FileError {
-    /// Which file.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub problem: FileProblem,
+/// How a resource is judged before it is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checks {
+    /// By the rules of this mesh's clients.
+    #[default]
+    AsClient,
+    /// Its fields have to exist and to have the right types: for clients that know more than this mesh does.
+    Syntax,
 }
 
-/// What is wrong with a file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FileProblem {
-    /// It cannot be read.
-    #[error(transparent)]
-    Io(io::Error),
-    /// It is too large.
-    #[error("{0} bytes are more than the limit of {limit}", limit = resource_json::MAX_TEXT_BYTES)]
-    TooLarge(u64),
-    /// It is not UTF-8.
-    #[error("the text is not UTF-8")]
-    NotText,
-    /// It does not hold resources; the text gives the place and the field.
-    #[error(transparent)]
-    Text(InvalidText),
-    /// One of its resources is none that the control plane serves.
-    #[error("{place}: {source}")]
-    Resource {
-        /// Where in the file.
-        place: String,
-        /// Why.
-        source: InvalidResource,
-    },
-    /// A resource has no name.
-    #[error("{place}: the resource has no name")]
-    Nameless {
-        /// Where in the file.
-        place: String,
-    },
-    /// Another file has the same resource.
-    #[error("{kind} {name:?} is in {} already", other.display())]
-    Duplicate {
-        /// Kind of the resource.
-        kind: Kind,
-        /// Its name.
-        name: Arc<str>,
-        /// The file that has it.
-        other: PathBuf,
-    },
+/// What a scan did to one resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The view whose clients it concerns; none where it is everybody.
+    pub view: Option<Arc<str>>,
+    /// Kind of the resource.
+    pub kind: Kind,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What was done.
+    pub action: Action,
 }
+
+/// What was done to a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It is new.
+    Added,
+    /// It has another content.
+    Changed,
+    /// It is gone.
+    Removed,
+}
+
+type View = Option<Arc<str>>;
 
 /// What names a resource.
-type Key = (Kind, Arc<str>);
+type Key = (View, Kind, Arc<str>);
 
-#[derive(Debug, Default)]
-struct File {
-    /// The content last looked at, to tell whether it changed.
-    seen: Option<Vec<u8>>,
-    good: Vec<Resource>,
-    error: Option<Arc<FileError>>,
-}
+/// What names a file: those for everybody come first.
+type Place = (View, PathBuf);
 
 // === impl Directory ===
 
@@ -107,10 +101,17 @@ impl Directory {
         Self {
             path: path.into(),
             control,
+            checks: Checks::default(),
             files: BTreeMap::new(),
-            published: BTreeSet::new(),
+            published: BTreeMap::new(),
             errors: watch::Sender::default(),
         }
+    }
+
+    /// Judges resources in another way.
+    #[must_use]
+    pub fn checks(self, checks: Checks) -> Self {
+        Self { checks, ..self }
     }
 
     /// The files that are refused at the moment, and why.
@@ -120,21 +121,21 @@ impl Directory {
     }
 
     /// Looks at every file once and publishes what changed, all of it in one step. Blocks on file IO.
-    pub fn scan(&mut self) {
+    pub fn scan(&mut self) -> Vec<Change> {
         let mut errors = Vec::new();
         match list(&self.path) {
-            Ok(paths) => {
-                self.files.retain(|path, _| paths.contains(path));
-                for path in paths {
-                    let file = self.files.entry(path.clone()).or_default();
-                    file.read(&path);
+            Ok(places) => {
+                self.files.retain(|place, _| places.contains(place));
+                for place in places {
+                    let file = self.files.entry(place.clone()).or_default();
+                    file.read(&place.1, self.checks);
                     errors.extend(file.error.clone());
                 }
             }
             // Without a list nothing is known to be gone: everything stays.
             Err(error) => errors.push(self.listing_failed(error)),
         }
-        self.publish(&mut errors);
+        let changes = self.publish(&mut errors);
         self.errors.send_if_modified(|before| {
             let same = before.len() == errors.len() && before.iter().zip(&errors).all(|(a, b)| is_same(a, b));
             for error in errors.iter().filter(|error| !before.iter().any(|old| is_same(old, error))) {
@@ -143,6 +144,7 @@ impl Directory {
             *before = errors;
             !same
         });
+        changes
     }
 
     /// Scans in intervals, until dropped.
@@ -169,108 +171,105 @@ impl Directory {
     }
 
     fn listing_failed(&self, error: io::Error) -> Arc<FileError> {
-        Arc::new(FileError { path: self.path.clone(), problem: FileProblem::Io(error) })
+        Arc::new(FileError { path: self.path.clone(), position: None, problem: FileProblem::Io(error) })
     }
 
-    fn publish(&mut self, errors: &mut Vec<Arc<FileError>>) {
+    fn publish(&mut self, errors: &mut Vec<Arc<FileError>>) -> Vec<Change> {
         let mut owners: BTreeMap<Key, &Path> = BTreeMap::new();
-        let mut accepted: Vec<Resource> = Vec::new();
-        for (path, file) in &self.files {
-            let taken = file.good.iter().find_map(|resource| {
-                let owner = owners.get(&key(resource))?;
-                Some((resource, owner.to_path_buf()))
-            });
+        let mut accepted: BTreeMap<Key, Resource> = BTreeMap::new();
+        for ((view, path), file) in &self.files {
+            let key = |resource: &Resource| (view.clone(), resource.kind(), Arc::clone(resource.name()));
+            let taken = file.good.iter().find_map(|resource| Some((resource, *owners.get(&key(resource))?)));
             if let Some((resource, other)) = taken {
-                let (kind, name) = key(resource);
-                let problem = FileProblem::Duplicate { kind, name, other };
-                errors.push(Arc::new(FileError { path: path.clone(), problem }));
+                let (kind, name) = (resource.kind(), Arc::clone(resource.name()));
+                let problem = FileProblem::Duplicate { kind, name, other: other.into() };
+                errors.push(Arc::new(FileError { path: path.clone(), position: None, problem }));
                 continue;
             }
             owners.extend(file.good.iter().map(|resource| (key(resource), path.as_path())));
-            accepted.extend(file.good.iter().cloned());
+            accepted.extend(file.good.iter().map(|resource| (key(resource), resource.clone())));
         }
-        let published = accepted.iter().map(key).collect();
+        let changes = changes(&self.published, &accepted);
         self.control.edit(|edit| {
-            for (kind, name) in self.published.difference(&published) {
-                edit.remove(*kind, name);
+            for ((view, kind, name), _) in
+                self.published.iter().filter(|(key, _)| !accepted.contains_key(key))
+            {
+                match view {
+                    None => edit.remove(*kind, name),
+                    Some(view) => edit.view(view).remove(*kind, name),
+                }
             }
-            edit.set(accepted);
+            // All of them, in case somebody else took one away.
+            for ((view, ..), resource) in &accepted {
+                match view {
+                    None => edit.set(resource.clone()),
+                    Some(view) => edit.view(view).set(resource.clone()),
+                }
+            }
         });
-        self.published = published;
+        self.published = accepted;
+        changes
     }
 }
 
-// === impl File ===
+// === impl Change ===
 
-impl File {
-    fn read(&mut self, path: &Path) {
-        let content = match content(path) {
-            Ok(content) => content,
-            Err(problem) => {
-                self.seen = None;
-                self.error = Some(Arc::new(FileError { path: path.into(), problem }));
-                return;
-            }
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { view, kind, name, action } = self;
+        let action = match action {
+            Action::Added => "added",
+            Action::Changed => "changed",
+            Action::Removed => "removed",
         };
-        if self.seen.as_ref() == Some(&content) {
-            return;
-        }
-        match resources(path, &content) {
-            Ok(resources) => {
-                self.good = resources;
-                self.error = None;
-            }
-            Err(problem) => self.error = Some(Arc::new(FileError { path: path.into(), problem })),
-        }
-        self.seen = Some(content);
+        write!(f, "{kind} {name:?} {action}")?;
+        view.as_ref().map_or(Ok(()), |view| write!(f, " for view {view:?}"))
     }
 }
 
-/// The resource files of a directory, sorted by name.
-fn list(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
-    let mut paths = BTreeSet::new();
+fn changes(before: &BTreeMap<Key, Resource>, now: &BTreeMap<Key, Resource>) -> Vec<Change> {
+    let change = |key: &Key, action| {
+        let (view, kind, name) = key.clone();
+        Change { view, kind, name, action }
+    };
+    let gone = before.keys().filter(|key| !now.contains_key(key)).map(|key| change(key, Action::Removed));
+    let set = now.iter().filter_map(|(key, resource)| match before.get(key) {
+        None => Some(change(key, Action::Added)),
+        Some(old) if old != resource => Some(change(key, Action::Changed)),
+        Some(_) => None,
+    });
+    set.chain(gone).collect()
+}
+
+/// The resource files of a directory and its sub-directories, sorted by name.
+fn list(directory: &Path) -> io::Result<BTreeSet<Place>> {
+    let mut places = BTreeSet::new();
+    for path in entries(directory)? {
+        if is_resource_file(&path) {
+            places.insert((None, path));
+        } else if let Some(view) = path.file_name().and_then(OsStr::to_str).filter(|_| path.is_dir()) {
+            let view: Arc<str> = view.into();
+            let files = entries(&path)?.into_iter().filter(|path| is_resource_file(path));
+            places.extend(files.map(|file| (Some(Arc::clone(&view)), file)));
+        }
+    }
+    Ok(places)
+}
+
+fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let known =
-            path.extension().and_then(OsStr::to_str).is_some_and(|extension| EXTENSIONS.contains(&extension));
-        if known && !hidden && path.is_file() {
-            paths.insert(path);
+        if path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")) {
+            paths.push(path);
         }
     }
     Ok(paths)
 }
 
-fn content(path: &Path) -> Result<Vec<u8>, FileProblem> {
-    let size = fs::metadata(path).map_err(FileProblem::Io)?.len();
-    if size > resource_json::MAX_TEXT_BYTES as u64 {
-        return Err(FileProblem::TooLarge(size));
-    }
-    fs::read(path).map_err(FileProblem::Io)
-}
-
-fn resources(path: &Path, content: &[u8]) -> Result<Vec<Resource>, FileProblem> {
-    let text = std::str::from_utf8(content).map_err(|_| FileProblem::NotText)?;
-    let encoded = resource_json::parse(text, Format::of_path(path)).map_err(FileProblem::Text)?;
-    let mut seen = BTreeSet::new();
-    let mut resources = Vec::new();
-    for one in encoded {
-        let resource = Resource::decode(&one.type_url, &one.value)
-            .map_err(|source| FileProblem::Resource { place: one.place.clone(), source })?;
-        if resource.name().is_empty() {
-            return Err(FileProblem::Nameless { place: one.place });
-        }
-        let (kind, name) = key(&resource);
-        if !seen.insert((kind, Arc::clone(&name))) {
-            return Err(FileProblem::Duplicate { kind, name, other: path.into() });
-        }
-        resources.push(resource);
-    }
-    Ok(resources)
-}
-
-fn key(resource: &Resource) -> Key {
-    (resource.kind(), Arc::clone(resource.name()))
+fn is_resource_file(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str);
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) && path.is_file()
 }
 
 /// Errors hold foreign types that cannot be compared; what the operator reads can.

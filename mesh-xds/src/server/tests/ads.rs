@@ -19,7 +19,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::server::subscriber::MAX_NAMES;
 use crate::server::{
-    Cluster, ControlPlane, Endpoints, Kind, Listener, Protocol, Resource, ResourceState, RouteConfig,
+    Cluster, ControlPlane, Endpoints, Kind, Listener, Protocol, Resource, ResourceState, RouteConfig, Tls,
 };
 
 struct Running {
@@ -323,4 +323,51 @@ async fn a_method_that_is_not_served_is_unimplemented() {
     let mut client = ClusterDiscoveryServiceClient::new(channel);
     let status = soon(client.stream_clusters(tokio_stream::empty())).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn over_tls_only_clients_with_a_certificate_of_the_ca_are_served() {
+    let files = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let certified = rcgen::generate_simple_self_signed(vec!["xds.test".to_owned()]).unwrap();
+    let certificate = write("cert.pem", certified.cert.pem());
+    let key = write("key.pem", certified.signing_key.serialize_pem());
+    let tls = Tls::from_files(&certificate, &key, Some(&certificate)).unwrap();
+    assert!(Tls::from_files(&key, &key, None).is_err_and(|error| error.to_string().contains("key.pem")));
+
+    let control = spine();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut server = JoinSet::new();
+    server.spawn(async move { control.serve_tls(listener, tls, std::future::pending()).await });
+
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).unwrap();
+    let config = || {
+        rustls::ClientConfig::builder_with_provider(std::sync::Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots.clone())
+    };
+    let private = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let with = config().with_client_auth_cert(vec![certified.cert.der().clone()], private).unwrap();
+    let without = config().with_no_client_auth();
+    for (mut config, served) in [(with, true), (without, false)] {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("xds.test").unwrap();
+        let mut secured = soon(connector.connect(name, socket)).await.unwrap();
+        // The first frame of the server's HTTP/2, or the end of the connection.
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        secured.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.ok();
+        let mut byte = [0; 1];
+        let read = soon(secured.read(&mut byte)).await;
+        assert_eq!(matches!(read, Ok(1)), served, "{read:?}");
+    }
 }

@@ -3,15 +3,17 @@
 use std::fs;
 
 use crate::ads::Kind;
-use crate::server::{ControlPlane, Directory};
+use crate::server::{Checks, ControlPlane, Directory};
 
 const CLUSTER_A: &str = r#"
 resources:
 - "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster
   name: a
   type: EDS
+  edsClusterConfig: {edsConfig: {ads: {}}}
 "#;
-const CLUSTER_B: &str = r#"{"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "b"}"#;
+const CLUSTER_B: &str = r#"{"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "b", "type": "EDS",
+    "edsClusterConfig": {"edsConfig": {"ads": {}}}}"#;
 
 struct Fixture {
     root: tempfile::TempDir,
@@ -152,4 +154,106 @@ async fn a_change_is_seen_within_an_interval() {
     control.wait_for(|_| control.version() == 1).await;
     fs::write(root.path().join("b.json"), CLUSTER_B.replace("\"b\"", "\"b2\"")).unwrap();
     control.wait_for(|_| control.version() == 2).await;
+}
+
+const ROUTES: &str = r#"resources:
+- "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster
+  name: a
+  type: EDS
+  edsClusterConfig: {edsConfig: {ads: {}}}
+- "@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration
+  name: shop
+  virtualHosts:
+  - name: all
+    domains: ["*"]
+    routes:
+    - match: {prefix: /}
+      route: {cluster: a}
+    - match:
+        safeRegex: {regex: "("}
+      route: {cluster: a}
+"#;
+
+#[test]
+fn what_clients_would_refuse_is_refused_with_its_line_and_field() {
+    let mut fixture = Fixture::new();
+    fixture.write("good.yaml", &ROUTES.replace("\"(\"", "a+").replace("name: a\n", "name: b\n"));
+    fixture.write("shop.yaml", ROUTES);
+    fixture.directory.scan();
+    let errors = fixture.errors();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    let expected = [
+        "shop.yaml: line 15, column ",
+        "route \"shop\": resources[1].virtual_hosts[0].routes[1].match.safe_regex: ",
+    ];
+    for part in expected {
+        assert!(errors[0].contains(part), "{errors:?}");
+    }
+    assert_eq!(fixture.clusters(), ["b"], "the whole file is refused, and no other");
+}
+
+#[test]
+fn clients_that_know_more_can_be_served_what_ours_would_refuse() {
+    let Fixture { root, control, directory } = Fixture::new();
+    fs::write(root.path().join("shop.yaml"), ROUTES).unwrap();
+    let mut directory = directory.checks(Checks::Syntax);
+    directory.scan();
+    assert_eq!(control.resources(Kind::Route).len(), 1);
+}
+
+#[test]
+fn any_certificate_provider_counts_as_known() {
+    let mut fixture = Fixture::new();
+    let tls = r#"{"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "b", "type": "EDS",
+      "edsClusterConfig": {"edsConfig": {"ads": {}}}, "transportSocket": {"name": "tls", "typedConfig": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "commonTlsContext": {"validationContext": {"caCertificateProviderInstance": {"instanceName": "mine"}}}}}}"#;
+    fixture.write("b.json", tls);
+    fixture.directory.scan();
+    assert_eq!(fixture.errors(), Vec::<String>::new());
+    fixture.write("b.json", &tls.replace("mine", ""));
+    fixture.directory.scan();
+    assert!(fixture.errors()[0].contains("instance_name"), "{:?}", fixture.errors());
+}
+
+#[test]
+fn a_sub_directory_is_a_view_above_what_everybody_sees() {
+    let mut fixture = Fixture::new();
+    fs::create_dir(fixture.root.path().join("canary")).unwrap();
+    fs::create_dir(fixture.root.path().join(".hidden")).unwrap();
+    fixture.write("b.json", CLUSTER_B);
+    fixture.write(".hidden/x.json", "not a resource");
+    let canary = CLUSTER_B.replace("\"type\"", "\"altStatName\": \"c\", \"type\"");
+    fixture.write("canary/b.json", &canary);
+    let changes: Vec<String> = fixture.directory.scan().iter().map(ToString::to_string).collect();
+    assert_eq!(changes, ["cluster \"b\" added", "cluster \"b\" added for view \"canary\""]);
+    assert!(fixture.errors().is_empty(), "no duplicate: {:?}", fixture.errors());
+    let of = |control: &ControlPlane, view: &str| control.resources_of_view(view, Kind::Cluster);
+    assert_ne!(of(&fixture.control, "canary"), of(&fixture.control, "other"));
+
+    fs::remove_file(fixture.root.path().join("canary/b.json")).unwrap();
+    let changes: Vec<String> = fixture.directory.scan().iter().map(ToString::to_string).collect();
+    assert_eq!(changes, ["cluster \"b\" removed for view \"canary\""]);
+    assert_eq!(of(&fixture.control, "canary"), of(&fixture.control, "other"));
+    assert!(fixture.directory.scan().is_empty());
+}
+
+#[test]
+fn a_time_to_live_is_written_in_the_wrapper() {
+    let mut fixture = Fixture::new();
+    let wrapped = format!(
+        r#"{{"@type": "type.googleapis.com/envoy.service.discovery.v3.Resource", "ttl": "30s", "resource": {CLUSTER_B}}}"#
+    );
+    fixture.write("b.json", &wrapped);
+    fixture.directory.scan();
+    assert_eq!(fixture.errors(), Vec::<String>::new());
+    let cluster = fixture.control.resources(Kind::Cluster).remove(0);
+    assert_eq!((&**cluster.name(), cluster.ttl()), ("b", Some(std::time::Duration::from_secs(30))));
+
+    fixture.write("b.json", &wrapped.replace("30s", "-1s"));
+    fixture.directory.scan();
+    assert!(fixture.errors()[0].contains("ttl"), "{:?}", fixture.errors());
+    fixture.write("b.json", &wrapped.replace("EDS", "ORIGINAL_DST"));
+    fixture.directory.scan();
+    assert!(fixture.errors()[0].contains("resource.type"), "{:?}", fixture.errors());
 }
