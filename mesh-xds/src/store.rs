@@ -152,6 +152,16 @@ impl Store {
         changed.contains(&true)
     }
 
+    /// Whether the control plane deleted a resource whose value stays in use (gRFC A53).
+    pub(crate) fn is_deleted(&self, kind: Kind, name: &str) -> bool {
+        match kind {
+            Kind::Listener => is_deleted(&self.listeners, name),
+            Kind::Route => is_deleted(&self.routes, name),
+            Kind::Cluster => is_deleted(&self.clusters, name),
+            Kind::Endpoints => is_deleted(&self.endpoints, name),
+        }
+    }
+
     /// Whether there is a good value.
     pub(crate) fn is_cached(&self, kind: Kind, name: &str) -> bool {
         self.problem(kind, name).is_none()
@@ -205,6 +215,12 @@ impl StoredListener {
 
 fn want<T>(slots: &mut Slots<T>, name: &Name) {
     slots.entry(name.clone()).or_insert(Slot { good: None, trouble: None });
+}
+
+fn is_deleted<T>(slots: &Slots<T>, name: &str) -> bool {
+    slots.get(name).is_some_and(|slot| {
+        slot.good.is_some() && slot.trouble.as_ref() == Some(&ConfigProblem::DoesNotExist)
+    })
 }
 
 fn find<'a, T>(slots: &'a Slots<T>, name: &str) -> Result<&'a Arc<T>, ConfigProblem> {

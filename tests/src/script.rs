@@ -10,6 +10,7 @@ use discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest,
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use envoy_types::pb::google::protobuf::Any;
 use mesh_xds::server::{Kind, Resources};
+use rustls::ServerConfig;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,6 +27,7 @@ pub struct AdsScript {
     streams: mpsc::Receiver<Conversation>,
     arrivals: mpsc::Sender<Conversation>,
     running: JoinSet<()>,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// One ADS stream.
@@ -34,6 +36,7 @@ pub struct Conversation {
     requests: Streaming<DiscoveryRequest>,
     responses: mpsc::Sender<Result<DiscoveryResponse, Status>>,
     sent: u64,
+    authorization: Option<String>,
 }
 
 /// A request, without the parts that tests do not look at.
@@ -59,8 +62,18 @@ impl AdsScript {
     /// Listens on a port of its own.
     #[must_use]
     pub fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// The same, with TLS.
+    #[must_use]
+    pub fn start_tls(tls: Arc<ServerConfig>) -> Self {
+        Self::with(Some(tls))
+    }
+
+    fn with(tls: Option<Arc<ServerConfig>>) -> Self {
         let (arrivals, streams) = mpsc::channel(64);
-        let mut script = Self { port: Port::reserve(), streams, arrivals, running: JoinSet::new() };
+        let mut script = Self { port: Port::reserve(), streams, arrivals, running: JoinSet::new(), tls };
         script.restart();
         script
     }
@@ -91,13 +104,19 @@ impl AdsScript {
     pub fn restart(&mut self) {
         let service = AggregatedDiscoveryServiceServer::new(Stage { arrivals: self.arrivals.clone() });
         let app = Routes::new(service).into_axum_router();
-        self.running.spawn(net::serve(self.port.listen(), None, app, Arc::new(Nobody)));
+        self.running.spawn(net::serve(self.port.listen(), self.tls.clone(), app, Arc::new(Nobody)));
     }
 }
 
 // === impl Conversation ===
 
 impl Conversation {
+    /// The header `authorization` of the stream.
+    #[must_use]
+    pub fn authorization(&self) -> Option<&str> {
+        self.authorization.as_deref()
+    }
+
     /// The next request, or `None` when the client ended its side.
     ///
     /// # Errors
@@ -211,7 +230,9 @@ impl AggregatedDiscoveryService for Stage {
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
         let (responses, queue) = mpsc::channel(1);
-        let conversation = Conversation { requests: request.into_inner(), responses, sent: 0 };
+        let authorization = request.metadata().get("authorization");
+        let authorization = authorization.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let conversation = Conversation { requests: request.into_inner(), responses, sent: 0, authorization };
         self.arrivals.send(conversation).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(queue)))
     }

@@ -173,6 +173,12 @@ impl<R> Ads<R> {
         Kind::ALL.into_iter().all(|kind| self.kinds.get(kind).entries.is_empty())
     }
 
+    /// Whether a response came on this stream.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        matches!(self.link, Link::Up { answered: true, .. })
+    }
+
     /// Every name of a kind that is watched.
     pub fn watched(&self, kind: Kind) -> impl ExactSizeIterator<Item = &Name> {
         self.kinds.get(kind).entries.keys()

@@ -163,6 +163,9 @@ impl Engine {
             match update {
                 Update::Changed { kind, name, version, value } => {
                     let Accepted { resource, unapplied } = value;
+                    if self.store.is_deleted(kind, &name) {
+                        tracing::info!(%kind, name = &*name, "resource that was deleted is there again");
+                    }
                     let changed = self.change((kind, name.clone()), |store| store.put(&name, resource));
                     tracing::debug!(%kind, name = &*name, version = &*version, changed, "resource received");
                     self.unapplied.note(kind, &name, &unapplied);

@@ -4,10 +4,14 @@
 //! Reference: gRFC A47 (the name of a resource decides its authority), A71 (the authority decides its control planes, see
 //! [`Fallback`]), A88 (features of a control plane rule what comes from it). Without IO.
 //!
+//! Deviation: what a timer found absent (A57) does not count as known to be absent where the control plane never answered
+//! on that stream. Else one that takes connections and is silent could not be fallen back from.
+//!
 //! A control plane that is left for a while cannot know what another one said meanwhile. So its versions are forgotten
 //! when another takes its place, which makes it send everything again; and what came from the other counts as cached,
 //! which makes what it does not have a deletion.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,6 +43,8 @@ struct Server {
     config: ServerConfig,
     /// Why it was lost the last time.
     lost: Arc<str>,
+    /// What did not come in time on a stream without any response: nobody said that it does not exist.
+    doubted: BTreeSet<(Kind, Name)>,
 }
 
 // === impl Federation ===
@@ -78,6 +84,7 @@ impl Federation {
         for server in self.fallback.in_use(authority) {
             if let Some(server) = self.servers.get_mut(server.get()) {
                 server.ads.unwatch(kind, name);
+                server.doubted.remove(&(kind, name.clone()));
             }
         }
         let Some(watched) = self.watched.get_mut(authority.get()) else { return };
@@ -143,6 +150,7 @@ impl Federation {
         let closed = self.fallback.handle_answer(server);
         self.close(closed);
         if let Some(server) = self.servers.get_mut(server.get()) {
+            server.doubted.clear();
             server.ads.handle_response(now, response);
         }
     }
@@ -171,11 +179,17 @@ impl Federation {
     pub(super) fn poll_update(&mut self) -> Option<(ServerIx, Update<Accepted>)> {
         for (server, (index, _)) in self.servers.iter_mut().zip(self.authorities.servers()) {
             while let Some(update) = server.ads.poll_update() {
-                if update != Update::Unreachable {
-                    return Some((index, update));
+                if update == Update::Unreachable {
+                    self.fallback.handle_failure(index, &server.lost);
+                    self.unsettled = true;
+                    continue;
                 }
-                self.fallback.handle_failure(index, &server.lost);
-                self.unsettled = true;
+                if let Update::Absent { kind, name } = &update
+                    && !server.ads.is_answered()
+                {
+                    server.doubted.insert((*kind, name.clone()));
+                }
+                return Some((index, update));
             }
         }
         None
@@ -195,7 +209,8 @@ impl Federation {
         for authority in self.fallback.authorities() {
             if self.fallback.can_fall_back(authority) {
                 let names = self.names(authority);
-                if names.iter().any(|(kind, name)| !is_known(*kind, name)) {
+                let is_doubted = |key| self.servers.iter().any(|server| server.doubted.contains(key));
+                if names.iter().any(|key| !is_known(key.0, &key.1) || is_doubted(key)) {
                     self.fall_back(authority, &names, &is_cached);
                 }
             }
@@ -312,6 +327,6 @@ impl Server {
         let is_transient = config.features().resource_timer_is_transient_error;
         let absent_after = if is_transient { ABSENT_AFTER_TRANSIENT } else { ABSENT_AFTER };
         let ads = Ads::new(config.protocol(), absent_after);
-        Self { ads, config, lost: "".into() }
+        Self { ads, config, lost: "".into(), doubted: BTreeSet::new() }
     }
 }

@@ -1,6 +1,9 @@
 //! From the control plane's wire to a snapshot: conversations, outages, scale, and what is left behind.
 
 mod conversation;
+mod credentials;
+mod fallback;
+mod federation;
 mod incremental;
 mod outage;
 mod scale;

@@ -1,4 +1,5 @@
-//! What a channel is asked for: `xds:///NAME` and bare `host:port` go through the mesh, `dns:///host:port` past it.
+//! What a channel is asked for: `xds:///NAME`, `xds://AUTHORITY/NAME` (gRFC A47) and bare `host:port` go through the mesh,
+//! `dns:///host:port` past it.
 
 use http::uri::Authority;
 
@@ -9,7 +10,7 @@ use crate::error::Error;
 pub(crate) enum TargetName {
     /// A name that the configuration resolves.
     Mesh {
-        /// The name of the listener.
+        /// What the configuration is asked for: the name of a listener, or the whole target where it has an authority.
         name: String,
         /// The authority of requests that name none.
         authority: Authority,
@@ -30,13 +31,15 @@ impl TargetName {
     /// When it has another scheme, or its host is not valid.
     pub(crate) fn parse(target: &str) -> Result<Self, Error> {
         let bad = |why: &str| {
-            let next = "use xds:///NAME, host:port or dns:///host:port";
+            let next = "use xds:///NAME, xds://AUTHORITY/NAME, host:port or dns:///host:port";
             Error::setup(format!("target {target:?} {why}; {next}"))
         };
-        let (scheme, rest) = match target.split_once("://") {
-            None => ("xds", target),
+        let (scheme, name, rest) = match target.split_once("://") {
+            None => ("xds", target, target),
             Some((scheme, rest)) => match rest.split_once('/') {
-                Some(("", path)) => (scheme, path),
+                Some(("", path)) => (scheme, path, path),
+                // The bootstrap knows who is asked about the names of an authority.
+                Some((_, path)) if scheme == "xds" => (scheme, target, path),
                 Some(_) => return Err(bad("names a server of names, which is not supported")),
                 None => return Err(bad("has no path")),
             },
@@ -48,7 +51,7 @@ impl TargetName {
         let host = rest.rsplit('/').next().unwrap_or(rest);
         let authority = Authority::try_from(host).map_err(|_| bad("is not a valid host"))?;
         match scheme {
-            "xds" => Ok(Self::Mesh { name: rest.to_owned(), authority }),
+            "xds" => Ok(Self::Mesh { name: name.to_owned(), authority }),
             "dns" if authority.port().is_some() => Ok(Self::Dns { authority }),
             "dns" => Err(bad("has no port")),
             _ => Err(bad("has an unknown scheme")),
@@ -74,13 +77,18 @@ mod tests {
                 mesh(name, Box::leak(name.to_owned().into_boxed_str()))
             );
         }
+        assert_eq!(
+            TargetName::parse("xds://one/shop:80").unwrap(),
+            mesh("xds://one/shop:80", "shop:80"),
+            "a name within an authority"
+        );
         let direct = TargetName::Dns { authority: Authority::from_static("localhost:80") };
         assert_eq!(TargetName::parse("dns:///localhost:80").unwrap(), direct);
     }
 
     #[test]
     fn a_bad_target_says_what_would_be_good() {
-        for bad in ["", "xds:///", "xds://server/shop", "ftp:///shop", "dns:///shop", "shop here"] {
+        for bad in ["", "xds:///", "xds://one/", "dns://server/shop:80", "ftp:///shop", "dns:///shop", "shop here"] {
             let error = TargetName::parse(bad).unwrap_err().to_string();
             assert!(error.contains("xds:///NAME"), "{error}");
         }

@@ -208,11 +208,26 @@ fn what_does_not_exist_counts_as_cached() {
     let mut lab = Lab::with(2, &[]);
     let target = lab.client("l");
     lab.connect(A);
+    lab.respond(A, Kind::Listener, vec![]);
     lab.advance(ABSENT_AFTER);
     assert!(shows(&target).contains("does not exist"));
     lab.lose(A);
     lab.lose(A);
     assert!(!lab.is_in_use(B));
+}
+
+#[test]
+fn one_that_never_said_anything_has_not_said_that_something_does_not_exist() {
+    let mut lab = Lab::with(2, &[]);
+    let target = lab.client("l");
+    lab.connect(A);
+    lab.advance(ABSENT_AFTER);
+    assert!(shows(&target).contains("does not exist"));
+    lab.lose(A);
+    assert!(lab.is_in_use(B));
+    lab.connect(B);
+    lab.serve(B, 2);
+    assert_eq!(shows(&target), "2");
 }
 
 #[test]
@@ -372,6 +387,43 @@ fn each_name_is_asked_of_its_authority_and_one_target_is_made_of_all() {
     let mut ports: Vec<String> = shows(&target).split(", ").map(str::to_owned).collect();
     ports.sort();
     assert_eq!(ports, ["1", "3"]);
+}
+
+/// A resource that never was valid is an error to those who want it later as well, at once (grpc-xds.md §2.4).
+#[test]
+fn who_wants_later_what_was_refused_or_does_not_exist_is_told_at_once() {
+    let mut lab = Lab::with(1, &[]);
+    let _first = lab.client("l");
+    lab.connect(A);
+    lab.respond(A, Kind::Listener, vec![("l", listener("r")), ("m", listener("r"))]);
+    lab.respond(A, Kind::Route, vec![("r", route("r", &["absent", "refused"]))]);
+    lab.respond_with(A, Kind::Cluster, vec![], &["refused"]);
+    lab.advance(ABSENT_AFTER);
+    let later = lab.client("m");
+    lab.respond(A, Kind::Listener, vec![("l", listener("r")), ("m", listener("r"))]);
+    let text = shows(&later);
+    assert!(text.contains("\"absent\" does not exist") && text.contains("\"refused\" is invalid"), "{text}");
+}
+
+/// gRFC A53 and A88: with both features the legacy one is not looked at.
+#[test]
+fn a_deleted_resource_stays_in_use_unless_the_control_plane_wants_it_dropped() {
+    for (features, is_dropped) in [
+        (&[][..], false),
+        (&["ignore_resource_deletion"], false),
+        (&["fail_on_data_errors"], true),
+        (&["ignore_resource_deletion", "fail_on_data_errors"], true),
+    ] {
+        let mut lab = Lab::with(1, features);
+        let target = lab.client("l");
+        lab.connect(A);
+        lab.serve(A, 1);
+        lab.respond(A, Kind::Cluster, vec![]);
+        lab.respond(A, Kind::Listener, vec![]);
+        assert_eq!(shows(&target) != "1", is_dropped, "{features:?}: {}", shows(&target));
+        lab.serve(A, 2);
+        assert_eq!(shows(&target), "2", "{features:?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod engine;
 mod federation;
+#[cfg(feature = "control-plane")]
+mod links;
 mod order;
 #[cfg(feature = "control-plane")]
 mod script;

@@ -26,7 +26,7 @@ fn address(port: u16) -> SocketAddr {
 }
 
 /// Listener `name` with a route to each of `clusters`, and the clusters with one endpoint each.
-fn service(name: &str, clusters: &[&str], port: u16) -> Vec<Resource> {
+pub(super) fn service(name: &str, clusters: &[&str], port: u16) -> Vec<Resource> {
     let route = |cluster: &&str| Route::prefix(format!("/{cluster}")).cluster(*cluster);
     let host = clusters.iter().map(route).fold(VirtualHost::any(), VirtualHost::route);
     let cluster = |name: &&str| Cluster::eds(*name).endpoints(Endpoints::of([address(port)]));
@@ -35,7 +35,7 @@ fn service(name: &str, clusters: &[&str], port: u16) -> Vec<Resource> {
 }
 
 /// Answers each request that asks for other names than the last one of its type, until a second passes without any.
-async fn serve_until_quiet(stream: &mut AdsStream, version: &str, resources: &[Resource]) {
+pub(super) async fn serve_until_quiet(stream: &mut AdsStream, version: &str, resources: &[Resource]) {
     while let Ok(Some(request)) = tokio::time::timeout(Duration::from_secs(1), stream.next()).await {
         let kind = Kind::from_type_url(&request.type_url).unwrap();
         assert_eq!(request.error_detail, None);
@@ -48,7 +48,7 @@ async fn serve_until_quiet(stream: &mut AdsStream, version: &str, resources: &[R
     }
 }
 
-async fn ready(subscription: &Subscription<ClientSnapshot>) -> Arc<ClientSnapshot> {
+pub(super) async fn ready(subscription: &Subscription<ClientSnapshot>) -> Arc<ClientSnapshot> {
     let mut changes = subscription.cell().subscribe();
     let wait = async {
         loop {
@@ -70,7 +70,7 @@ async fn failed(subscription: &Subscription<ClientSnapshot>) -> String {
     }
 }
 
-fn ports(snapshot: &ClientSnapshot) -> Vec<String> {
+pub(super) fn ports(snapshot: &ClientSnapshot) -> Vec<String> {
     let clusters = snapshot.clusters.iter().filter_map(|entry| entry.cluster.as_ref().ok());
     clusters.flat_map(|cluster| cluster.endpoints.iter()).map(|e| e.address.to_string()).collect()
 }
