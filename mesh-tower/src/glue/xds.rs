@@ -70,7 +70,8 @@ impl Mesh {
 // === impl MeshBuilder ===
 
 impl MeshBuilder {
-    /// Begins a mesh that is configured over xDS, with the certificate providers of the bootstrap.
+    /// Begins a mesh that is configured over xDS, with the certificate providers of the bootstrap. Incremental xDS is
+    /// chosen there, by the server feature `xds.delta` or by [`Bootstrap::with_protocol`].
     ///
     /// # Errors
     /// Outside a Tokio runtime, and where no cryptography is compiled in.

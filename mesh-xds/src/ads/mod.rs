@@ -61,6 +61,8 @@ pub struct Ads<R> {
     deadlines: Deadlines,
     /// Ends of times to live. They go on while there is no stream.
     expiries: Deadlines,
+    /// The time of the last [`Ads::handle_timeout`].
+    served: Option<Instant>,
     updates: VecDeque<Update<R>>,
 }
 
@@ -124,6 +126,7 @@ impl<R> Ads<R> {
             kinds: PerKind::each(watched),
             deadlines: Deadlines::default(),
             expiries: Deadlines::default(),
+            served: None,
             updates: VecDeque::new(),
         }
     }
@@ -296,6 +299,7 @@ impl<R> Ads<R> {
 
     /// Time has passed: see [`Ads::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.served = Some(now);
         while let Some((kind, name)) = self.deadlines.pop(now) {
             if let Some(entry) = self.kinds.get_mut(kind).entries.get_mut(&name) {
                 entry.state = State::Absent;
@@ -313,7 +317,9 @@ impl<R> Ads<R> {
         let held = match self.link {
             Link::Down => None,
             Link::Up { .. } => {
-                Kind::ALL.into_iter().filter_map(|kind| self.kinds.get(kind).conversation.due()).min()
+                let due = Kind::ALL.into_iter().filter_map(|kind| self.kinds.get(kind).conversation.due());
+                // What was due before waits for room on the stream, and must not hide what comes after it.
+                due.filter(|due| self.served.is_none_or(|served| served < *due)).min()
             }
         };
         [self.deadlines.next(), self.expiries.next(), held].into_iter().flatten().min()

@@ -203,6 +203,17 @@ impl fmt::Display for Kind {
     }
 }
 
+// === impl Protocol ===
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StateOfTheWorld => "state of the world",
+            Self::Incremental => "incremental",
+        })
+    }
+}
+
 // === impl Request ===
 
 impl Request {

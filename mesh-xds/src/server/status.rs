@@ -1,21 +1,13 @@
 //! What the control plane knows about each client: the answer to "who has which version, and who refused what?".
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::ads::Kind;
+pub use crate::ads::Protocol;
 
-/// A variant of the xDS protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// `StreamAggregatedResources`.
-    StateOfTheWorld,
-    /// `DeltaAggregatedResources`.
-    Incremental,
-}
+use crate::ads::Kind;
 
 /// One connected client.
 #[derive(Debug, Clone)]
@@ -96,17 +88,6 @@ pub enum ResourceState {
     Claimed,
     /// The client was told that it does not exist.
     Absent,
-}
-
-// === impl Protocol ===
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::StateOfTheWorld => "state of the world",
-            Self::Incremental => "incremental",
-        })
-    }
 }
 
 // === impl ClientStatus ===

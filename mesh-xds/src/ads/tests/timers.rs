@@ -93,6 +93,20 @@ fn no_timer_runs_for_what_is_cached_or_known_to_be_absent() {
 }
 
 #[test]
+fn an_answer_that_waits_for_room_hides_no_timer() {
+    for protocol in BOTH {
+        let mut script = Script::watching(protocol, Kind::Cluster, &["a", "b"]);
+        script.respond(Kind::Cluster, "1", "n1", &[("a", Err("bad"))]);
+        script.advance(Duration::from_secs(1));
+        assert!(script.ads.wants_transmit(script.now), "nobody reads it");
+        assert_eq!(script.ads.poll_timeout(), Some(script.now + Duration::from_secs(14)));
+        script.updates();
+        script.advance(Duration::from_secs(14));
+        assert_eq!(script.updates(), [absent(Kind::Cluster, "b")]);
+    }
+}
+
+#[test]
 fn what_was_absent_and_comes_is_a_change() {
     for protocol in BOTH {
         let mut script = Script::watching(protocol, Kind::Route, &["r"]);
