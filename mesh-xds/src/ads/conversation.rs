@@ -74,7 +74,7 @@ impl Conversation {
 
     pub(super) fn came(&mut self, now: Instant, name: &Name) {
         match self {
-            Self::StateOfTheWorld(_) => {}
+            Self::StateOfTheWorld(sotw) => sotw.came(name),
             Self::Incremental(delta) => delta.came(now, name),
         }
     }

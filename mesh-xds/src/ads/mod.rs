@@ -147,7 +147,12 @@ impl<R> Ads<R> {
     pub fn unwatch(&mut self, kind: Kind, name: &str) {
         let Watched { entries, conversation } = self.kinds.get_mut(kind);
         // What came by the wildcard ends with the wildcard.
-        if !entries.get(name).is_some_and(|entry| entry.by_name) {
+        let everything = entries.contains_key(WILDCARD) && name != WILDCARD;
+        let Some(entry) = entries.get_mut(name).filter(|entry| entry.by_name) else { return };
+        if everything && matches!(entry.state, State::Held { .. } | State::Refused) {
+            // It is still wanted, and the control plane need not send it again.
+            entry.by_name = false;
+            conversation.dropped(Arc::from(name));
             return;
         }
         let Some((name, entry)) = entries.remove_entry(name) else { return };
@@ -230,7 +235,12 @@ impl<R> Ads<R> {
         self.stop_deadlines();
         self.link = Link::Up { first_request: true, answered: false };
         for kind in Kind::ALL {
-            self.kinds.get_mut(kind).conversation.restart();
+            let Watched { entries, conversation } = self.kinds.get_mut(kind);
+            conversation.restart();
+            // Nobody would say that what came by the wildcard, and is not held, is gone: it cannot be told to be there.
+            let unheld = entries.iter().filter(|(_, entry)| !entry.by_name && entry.state == State::Refused);
+            let unheld: Vec<Name> = unheld.map(|(name, _)| name.clone()).collect();
+            unheld.iter().for_each(|name| self.handle_deleted(kind, name));
         }
     }
 

@@ -8,15 +8,20 @@
 //! * A refusal is told apart from a change of names (two requests): istiod does not look at the names of a NACK.
 //! * A name that was dropped and is wanted again is told as dropped first (two requests): what was known of it is
 //!   forgotten, and a server that never saw it go would not send it again.
+//!   Where a response was under way meanwhile, both had an old nonce and were ignored, so it is told again after it, a few
+//!   times at most: that the resource does not come may as well mean that there is none.
 //! * The same refusal again is held back for a while, because go-control-plane answers each NACK with the same
 //!   resource at once. A change of names or another response ends the wait.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::refusal::HoldBack;
 use super::types::{Ask, Kind, Name, Request};
+
+/// How often at most a name is told again as dropped and wanted.
+const RENEWALS: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Sotw {
@@ -29,6 +34,8 @@ pub(super) struct Sotw {
     names_changed: bool,
     /// Names that were dropped since the last request.
     dropped: BTreeSet<Name>,
+    /// Names that were told as dropped and wanted again, and have not come since: how often to tell it again.
+    renewed: BTreeMap<Name, u32>,
     answer: Answer,
     hold_back: HoldBack,
 }
@@ -50,6 +57,7 @@ impl Sotw {
         self.sent = None;
         self.names_changed = true;
         self.dropped.clear();
+        self.renewed.clear();
         self.answer = Answer::None;
         self.hold_back.reset();
     }
@@ -63,8 +71,13 @@ impl Sotw {
         self.names_changed = true;
     }
 
+    pub(super) fn came(&mut self, name: &Name) {
+        self.renewed.remove(name);
+    }
+
     pub(super) fn dropped(&mut self, name: Name) {
         self.names_changed = true;
+        self.renewed.remove(&name);
         if self.sent.as_ref().is_some_and(|sent| sent.binary_search(&name).is_ok()) {
             self.dropped.insert(name);
         }
@@ -79,6 +92,11 @@ impl Sotw {
         refusal: Option<Arc<str>>,
     ) {
         self.nonce = nonce;
+        for (name, times) in self.renewed.iter_mut().filter(|(_, times)| **times > 0) {
+            *times -= 1;
+            self.dropped.insert(name.clone());
+        }
+        self.names_changed |= !self.dropped.is_empty();
         if refusal.is_none() {
             self.version = version;
             self.hold_back.reset();
@@ -145,6 +163,9 @@ impl Sotw {
             (_, _) => {
                 let dropped = std::mem::take(&mut self.dropped);
                 self.names_changed = renewed;
+                for name in names.clone().filter(|name| dropped.contains(*name)) {
+                    self.renewed.entry(name.clone()).or_insert(RENEWALS);
+                }
                 names.filter(|name| !dropped.contains(*name)).cloned().collect()
             }
         };
@@ -167,6 +188,7 @@ impl Default for Sotw {
             sent: None,
             names_changed: false,
             dropped: BTreeSet::new(),
+            renewed: BTreeMap::new(),
             answer: Answer::None,
             hold_back: HoldBack::default(),
         }

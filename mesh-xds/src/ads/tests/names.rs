@@ -133,3 +133,33 @@ fn a_name_that_is_dropped_and_wanted_again_is_told_as_dropped_first() {
     assert_eq!((names(without), names(with)), (vec!["b"], vec!["a", "b"]));
     assert_eq!(script.ads.poll_timeout(), Some(script.now + ABSENT_AFTER), "it is waited for");
 }
+
+/// The response was under way when the names were told, so that they had an old nonce and were not looked at.
+#[test]
+fn a_name_that_is_wanted_again_is_told_again_after_a_response_that_crossed_it() {
+    let mut script = Script::watching(SotW, Kind::Endpoints, &["a", "b"]);
+    script.respond(Kind::Endpoints, "1", "n1", &[("a", Ok("v")), ("b", Ok("w"))]);
+    script.requests();
+    script.ads.unwatch(Kind::Endpoints, "a");
+    script.ads.watch(Kind::Endpoints, "a");
+    script.requests();
+    script.respond(Kind::Endpoints, "2", "n2", &[("b", Ok("x"))]);
+    let requests = script.requests();
+    let told: Vec<_> = requests.iter().map(|request| (names(request), &*request.nonce)).collect();
+    assert_eq!(told, [(vec!["b"], "n2"), (vec!["a", "b"], "n2")]);
+    script.respond(Kind::Endpoints, "3", "n3", &[("a", Ok("v"))]);
+    assert_eq!(script.requests().len(), 1, "it came");
+}
+
+#[test]
+fn a_name_that_is_wanted_again_and_does_not_exist_is_told_again_a_few_times() {
+    let mut script = Script::watching(SotW, Kind::Endpoints, &["a", "b"]);
+    script.ads.unwatch(Kind::Endpoints, "a");
+    script.ads.watch(Kind::Endpoints, "a");
+    script.requests();
+    let count = (0..10).map(|i| {
+        script.respond(Kind::Endpoints, "1", &format!("n{i}"), &[]);
+        script.requests().len()
+    });
+    assert_eq!(count.collect::<Vec<_>>(), [2, 2, 2, 2, 1, 1, 1, 1, 1, 1]);
+}

@@ -3,7 +3,8 @@
 //! The history has changes, removals, refused values, watches, lost connections, and messages that are held up or lost
 //! with the connection; each protocol has its own pace. Only what is *last good* is a matter of that pace, because of two
 //! values in a row one client may see both and the other one the second alone. So a value is spoilt or removed only when
-//! both clients have seen it; what happens from there on is again left to chance.
+//! both clients have seen it; what happens from there on is again left to chance. The same goes for a watch by name of what
+//! may have come by the wildcard: whether there is something good to keep is again a matter of pace.
 
 use std::collections::VecDeque;
 
@@ -216,7 +217,12 @@ impl History {
                 self.settle();
                 self.change(kind, NAMES[name], None);
             }
-            Event::Watch(kind, name) => self.each(|side, _, _| side.watch(kind, NAMES[name])),
+            Event::Watch(kind, name) => {
+                if self.sides.iter().any(|side| side.ads.is_watched(kind, WILDCARD)) {
+                    self.settle();
+                }
+                self.each(|side, _, _| side.watch(kind, NAMES[name]));
+            }
             Event::Unwatch(kind, name) => self.each(|side, _, _| side.unwatch(kind, NAMES[name])),
             Event::Connect => self.each(|side, now, _| side.connect(now)),
             Event::Lose => self.each(|side, now, _| side.lose(now)),
