@@ -166,7 +166,7 @@ impl Engine {
                     if self.store.is_deleted(kind, &name) {
                         tracing::info!(%kind, name = &*name, "resource that was deleted is there again");
                     }
-                    let changed = self.change((kind, name.clone()), |store| store.put(&name, resource));
+                    let changed = self.change(&(kind, name.clone()), |store| store.put(&name, resource));
                     tracing::debug!(%kind, name = &*name, version = &*version, changed, "resource received");
                     self.unapplied.note(kind, &name, &unapplied);
                 }
@@ -194,18 +194,18 @@ impl Engine {
 
     fn fail(&mut self, kind: Kind, name: Name, problem: ConfigProblem, on_data_error: OnDataError) {
         let key = (kind, name);
-        self.change(key.clone(), |store| store.fail(kind, &key.1, problem, on_data_error));
+        self.change(&key, |store| store.fail(kind, &key.1, problem, on_data_error));
     }
 
     /// Changes one resource, follows what it names now, and remembers the targets that it concerns.
-    fn change(&mut self, key: Key, change: impl FnOnce(&mut Store) -> bool) -> bool {
-        let before = self.store.references(&key);
+    fn change(&mut self, key: &Key, change: impl FnOnce(&mut Store) -> bool) -> bool {
+        let before = self.store.references(key);
         let changed = change(&mut self.store);
         if changed {
-            let after = self.store.references(&key);
-            let added = self.graph.relink(&key, &before, &after);
+            let after = self.store.references(key);
+            let added = self.graph.relink(key, &before, &after);
             self.want(added);
-            for (root, cluster) in self.graph.concerned(&key) {
+            for (root, cluster) in self.graph.concerned(key) {
                 self.dirty.entry(root).or_default().add(cluster);
             }
         }

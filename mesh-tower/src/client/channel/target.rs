@@ -88,7 +88,9 @@ mod tests {
 
     #[test]
     fn a_bad_target_says_what_would_be_good() {
-        for bad in ["", "xds:///", "xds://one/", "dns://server/shop:80", "ftp:///shop", "dns:///shop", "shop here"] {
+        for bad in
+            ["", "xds:///", "xds://one/", "dns://server/shop:80", "ftp:///shop", "dns:///shop", "shop here"]
+        {
             let error = TargetName::parse(bad).unwrap_err().to_string();
             assert!(error.contains("xds:///NAME"), "{error}");
         }
