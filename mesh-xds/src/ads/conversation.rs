@@ -72,9 +72,10 @@ impl Conversation {
         }
     }
 
-    pub(super) fn came(&mut self, now: Instant, name: &Name) {
+    pub(super) fn came(&mut self, now: Instant, name: &Name, is_watched: bool) {
         match self {
-            Self::StateOfTheWorld(sotw) => sotw.came(name),
+            Self::StateOfTheWorld(sotw) if is_watched => sotw.came(name),
+            Self::StateOfTheWorld(_) => {}
             Self::Incremental(delta) => delta.came(now, name),
         }
     }

@@ -386,7 +386,7 @@ impl<R> Ads<R> {
     /// A valid value is held from now on, in a version of its own where there are such.
     fn hold_version(&mut self, now: Instant, kind: Kind, name: &Name, version: Option<Arc<str>>) {
         let watched = self.kinds.get_mut(kind);
-        watched.conversation.came(now, name);
+        watched.came(now, name);
         if let Some(entry) = watched.watched(name) {
             // istiod has none for what it makes itself; to hold no version in particular cannot be said
             entry.version = version.filter(|version| !version.is_empty());
@@ -395,7 +395,7 @@ impl<R> Ads<R> {
 
     fn handle_refused(&mut self, now: Instant, kind: Kind, name: Name, refusal: Refusal) {
         let watched = self.kinds.get_mut(kind);
-        watched.conversation.came(now, &name);
+        watched.came(now, &name);
         let Some(entry) = watched.watched(&name) else { return };
         let before = entry.state;
         // It exists, however bad it is, so a deletion is over; and the last good value stays.
@@ -514,6 +514,10 @@ impl<R> Ads<R> {
 // === impl Watched ===
 
 impl Watched {
+    fn came(&mut self, now: Instant, name: &Name) {
+        self.conversation.came(now, name, self.entries.contains_key(name));
+    }
+
     /// The entry of a resource that came. Where everything is watched, it is made.
     fn watched(&mut self, name: &Name) -> Option<&mut Entry> {
         if **name == *WILDCARD {

@@ -13,15 +13,15 @@
 //! * The same refusal again is held back for a while, because go-control-plane answers each NACK with the same
 //!   resource at once. A change of names or another response ends the wait.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::refusal::HoldBack;
 use super::types::{Ask, Kind, Name, Request};
 
-/// How often at most a name is told again as dropped and wanted.
-const RENEWALS: u32 = 4;
+/// How often at most a name is told again as dropped.
+const REPEATS: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Sotw {
@@ -32,10 +32,10 @@ pub(super) struct Sotw {
     /// Names as last sent on this stream; none before the first request of the type.
     sent: Option<Vec<Name>>,
     names_changed: bool,
-    /// Names that were dropped since the last request.
-    dropped: BTreeSet<Name>,
-    /// Names that were told as dropped and wanted again, and have not come since: how often to tell it again.
-    renewed: BTreeMap<Name, u32>,
+    /// Names that are to be told as dropped, and how often again.
+    dropped: BTreeMap<Name, u32>,
+    /// Names that were told as dropped with the nonce in force.
+    told: BTreeMap<Name, u32>,
     answer: Answer,
     hold_back: HoldBack,
 }
@@ -57,7 +57,7 @@ impl Sotw {
         self.sent = None;
         self.names_changed = true;
         self.dropped.clear();
-        self.renewed.clear();
+        self.told.clear();
         self.answer = Answer::None;
         self.hold_back.reset();
     }
@@ -71,15 +71,16 @@ impl Sotw {
         self.names_changed = true;
     }
 
+    /// A resource that is watched came: what is believed of its subscription is right.
     pub(super) fn came(&mut self, name: &Name) {
-        self.renewed.remove(name);
+        self.dropped.remove(name);
+        self.told.remove(name);
     }
 
     pub(super) fn dropped(&mut self, name: Name) {
         self.names_changed = true;
-        self.renewed.remove(&name);
         if self.sent.as_ref().is_some_and(|sent| sent.binary_search(&name).is_ok()) {
-            self.dropped.insert(name);
+            self.dropped.insert(name, REPEATS);
         }
     }
 
@@ -92,9 +93,10 @@ impl Sotw {
         refusal: Option<Arc<str>>,
     ) {
         self.nonce = nonce;
-        for (name, times) in self.renewed.iter_mut().filter(|(_, times)| **times > 0) {
-            *times -= 1;
-            self.dropped.insert(name.clone());
+        for (name, times) in std::mem::take(&mut self.told) {
+            if let Some(times) = times.checked_sub(1) {
+                self.dropped.entry(name).or_insert(times);
+            }
         }
         self.names_changed |= !self.dropped.is_empty();
         if refusal.is_none() {
@@ -136,7 +138,7 @@ impl Sotw {
         kind: Kind,
         names: impl Iterator<Item = &'a Name> + Clone,
     ) -> Option<Request> {
-        let renewed = names.clone().any(|name| self.dropped.contains(name));
+        let renewed = names.clone().any(|name| self.dropped.contains_key(name));
         if self.names_changed
             && !renewed
             && self.sent.as_ref().is_some_and(|sent| sent.iter().eq(names.clone()))
@@ -163,10 +165,9 @@ impl Sotw {
             (_, _) => {
                 let dropped = std::mem::take(&mut self.dropped);
                 self.names_changed = renewed;
-                for name in names.clone().filter(|name| dropped.contains(*name)) {
-                    self.renewed.entry(name.clone()).or_insert(RENEWALS);
-                }
-                names.filter(|name| !dropped.contains(*name)).cloned().collect()
+                let names = names.filter(|name| !dropped.contains_key(*name)).cloned().collect();
+                self.told.extend(dropped);
+                names
             }
         };
         self.sent = Some(names.clone());
@@ -187,8 +188,8 @@ impl Default for Sotw {
             nonce: Arc::from(""),
             sent: None,
             names_changed: false,
-            dropped: BTreeSet::new(),
-            renewed: BTreeMap::new(),
+            dropped: BTreeMap::new(),
+            told: BTreeMap::new(),
             answer: Answer::None,
             hold_back: HoldBack::default(),
         }

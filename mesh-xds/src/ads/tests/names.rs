@@ -152,6 +152,17 @@ fn a_name_that_is_wanted_again_is_told_again_after_a_response_that_crossed_it() 
 }
 
 #[test]
+fn a_name_whose_drop_was_crossed_by_a_response_is_told_as_dropped_again_when_it_is_wanted() {
+    let mut script = Script::watching(SotW, Kind::Endpoints, &["a", "b"]);
+    script.ads.unwatch(Kind::Endpoints, "a");
+    assert_eq!(names(&script.request()), ["b"]);
+    script.respond(Kind::Endpoints, "1", "n1", &[("a", Ok("v"))]);
+    script.ads.watch(Kind::Endpoints, "a");
+    let requests = script.requests();
+    assert_eq!(requests.iter().map(names).collect::<Vec<_>>(), [vec!["b"], vec!["a", "b"]]);
+}
+
+#[test]
 fn a_name_that_is_wanted_again_and_does_not_exist_is_told_again_a_few_times() {
     let mut script = Script::watching(SotW, Kind::Endpoints, &["a", "b"]);
     script.ads.unwatch(Kind::Endpoints, "a");

@@ -3,8 +3,8 @@
 //! The history has changes, removals, refused values, watches, lost connections, and messages that are held up or lost
 //! with the connection; each protocol has its own pace. Only what is *last good* is a matter of that pace, because of two
 //! values in a row one client may see both and the other one the second alone. So a value is spoilt or removed only when
-//! both clients have seen it; what happens from there on is again left to chance. The same goes for a watch by name of what
-//! may have come by the wildcard: whether there is something good to keep is again a matter of pace.
+//! both clients have seen it; what happens from there on is again left to chance. The same goes for a change of watches
+//! beside a wildcard: whether there is something good to keep of what came by it is again a matter of pace.
 
 use std::collections::VecDeque;
 
@@ -218,12 +218,13 @@ impl History {
                 self.change(kind, NAMES[name], None);
             }
             Event::Watch(kind, name) => {
-                if self.sides.iter().any(|side| side.ads.is_watched(kind, WILDCARD)) {
-                    self.settle();
-                }
+                self.settle_everything(kind);
                 self.each(|side, _, _| side.watch(kind, NAMES[name]));
             }
-            Event::Unwatch(kind, name) => self.each(|side, _, _| side.unwatch(kind, NAMES[name])),
+            Event::Unwatch(kind, name) => {
+                self.settle_everything(kind);
+                self.each(|side, _, _| side.unwatch(kind, NAMES[name]));
+            }
             Event::Connect => self.each(|side, now, _| side.connect(now)),
             Event::Lose => self.each(|side, now, _| side.lose(now)),
             Event::Requests(protocol, count) => {
@@ -249,6 +250,13 @@ impl History {
     fn advance(&mut self, to: Instant) {
         self.now = to;
         self.each(|side, now, _| side.ads.handle_timeout(now));
+    }
+
+    /// Where everything of a kind is watched, so that a name may be known that is not watched by itself.
+    fn settle_everything(&mut self, kind: Kind) {
+        if self.sides.iter().any(|side| side.ads.is_watched(kind, WILDCARD)) {
+            self.settle();
+        }
     }
 
     /// All messages arrive, and all timers have their time.
