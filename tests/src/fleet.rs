@@ -171,8 +171,18 @@ impl Fleet {
 
     /// Serves an application through a mesh; `listener` completes what the control plane says about its address.
     pub fn serve(&self, mesh: &Mesh, app: App, listener: impl FnOnce(Listener) -> Listener) -> Served {
+        self.serve_with(mesh, app, |address| {
+            self.control.set(listener(Listener::server(address)));
+        })
+    }
+
+    /// The same, where the control plane is told about the address in another way.
+    ///
+    /// # Panics
+    /// If the system has no port.
+    pub fn serve_with(&self, mesh: &Mesh, app: App, announce: impl FnOnce(SocketAddr)) -> Served {
         let port = Port::reserve();
-        self.control.set(listener(Listener::server(port.address())));
+        announce(port.address());
         let mut running = JoinSet::new();
         let (serving, router, tcp) = (mesh.clone(), app.router(), port.listen());
         running.spawn(async move { serving.serve(tcp, router).await });

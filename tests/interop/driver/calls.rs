@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mesh_tests::backend::Backend;
 use mesh_tests::ca::Identity;
 use mesh_tests::echo::{CHAT, EchoRequest};
 use mesh_tests::fleet::{Fleet, Served, at};
@@ -12,6 +13,7 @@ use mesh_xds::server::{
     Cluster, DownstreamTls, HeaderMatch, Listener, Permission, Policy, Principal, Rbac, Route, RouteConfig,
     UpstreamTls, VirtualHost,
 };
+use tokio::time::Instant;
 
 use crate::lab::{self, CLIENT_KINDS, Lab};
 use crate::python::{Call, Client};
@@ -128,6 +130,25 @@ pub(crate) async fn moved(lab: Lab) -> String {
     .await;
     lab::accepted(&fleet, "grpcio", CLIENT_KINDS).await;
     format!("the new route after {calls} calls")
+}
+
+pub(crate) async fn many(lab: Lab) -> String {
+    const CLUSTERS: usize = 500;
+    let fleet = Fleet::start();
+    let backends = ["0", "1", "2", "3"].map(|name| fleet.backend(name));
+    fleet.control.set(lab::many(CLUSTERS, &backends.each_ref().map(Backend::address)));
+    let start = Instant::now();
+    let mut grpcio = Client::start(&lab, &fleet, "grpcio", None).await;
+    let accepted = start.elapsed().as_millis();
+    for number in 0..CLUSTERS {
+        let (header, cluster) = lab::to_cluster(number);
+        let call = Call::unary(EchoRequest::say(cluster.clone())).header(header, &cluster);
+        let server = grpcio.call(call).await.ok().remove(0).server;
+        assert_eq!(server, (number % backends.len()).to_string());
+    }
+    let called = start.elapsed().as_millis();
+    lab::accepted(&fleet, "grpcio", CLIENT_KINDS).await;
+    format!("{CLUSTERS} clusters acknowledged {accepted} ms after its start, each called after {called} ms")
 }
 
 pub(crate) async fn drained(lab: Lab) -> String {

@@ -1,25 +1,67 @@
 //! What every scenario needs: a fleet, bootstraps that configure grpcio and us alike, and proof that nothing was refused.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use mesh_tests::backend::App;
 use mesh_tests::ca::Identity;
-use mesh_tests::echo::{EchoClient, EchoRequest};
+use mesh_tests::echo::{EchoClient, EchoReply, EchoRequest};
 use mesh_tests::fleet::{Fleet, Served, at};
 use mesh_tests::wait::soon;
 use mesh_tower::{Mesh, MeshChannel};
-use mesh_xds::server::{ClientStatus, Cluster, Kind, Listener, Resource, Resources as _, RouteConfig};
+use mesh_xds::ads::Protocol;
+use mesh_xds::server::{
+    ClientStatus, Cluster, Endpoints, HeaderMatch, Kind, Listener, Resource, Resources as _, Route,
+    RouteConfig, VirtualHost,
+};
+use tonic::Request;
+use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::codegen::{Body as HttpBody, StdError};
+use tonic::transport::Channel;
 
-/// Where grpcio is.
+/// Where the others are.
 #[derive(Debug, Clone)]
 pub(crate) struct Lab {
+    /// Python with grpcio.
     pub(crate) python: PathBuf,
+    /// Where its scripts are.
     pub(crate) scripts: PathBuf,
+    /// The Envoy proxy.
+    pub(crate) envoy: PathBuf,
+    /// go-control-plane, as `gocp` makes a program of it.
+    pub(crate) gocp: PathBuf,
 }
+
+/// What an [`EchoClient`] calls through: a channel of the mesh, or a connection that knows none.
+pub(crate) trait Transport:
+    GrpcService<
+        Body,
+        Error: Into<StdError>,
+        Future: Send,
+        ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+    > + Clone
+    + Send
+    + 'static
+{
+}
+
+impl Transport for MeshChannel {}
+impl Transport for Channel {}
 
 /// The text of a bootstrap. grpcio and the mesh are given the same.
 pub(crate) fn bootstrap(fleet: &Fleet, node: &str, identity: Option<&Identity>) -> String {
+    bootstrap_in(Protocol::StateOfTheWorld, fleet, node, identity)
+}
+
+/// The same, in a protocol. Only the mesh understands how the incremental one is chosen.
+fn bootstrap_in(protocol: Protocol, fleet: &Fleet, node: &str, identity: Option<&Identity>) -> String {
+    let features: &[&str] = match protocol {
+        Protocol::StateOfTheWorld => &["xds_v3"],
+        Protocol::Incremental => &["xds_v3", "xds.delta"],
+    };
     let providers = identity.map_or_else(
         || serde_json::json!({}),
         |identity| {
@@ -35,9 +77,9 @@ pub(crate) fn bootstrap(fleet: &Fleet, node: &str, identity: Option<&Identity>) 
         "xds_servers": [{
             "server_uri": fleet.control_address().to_string(),
             "channel_creds": [{ "type": "insecure" }],
-            "server_features": ["xds_v3"],
+            "server_features": features,
         }],
-        "node": { "id": node, "cluster": "interop", "locality": { "zone": "here" } },
+        "node": { "id": node, "cluster": VIEW, "locality": { "zone": "here" } },
         "certificate_providers": providers,
         "server_listener_resource_name_template": "grpc/server?xds.resource.listening_address=%s",
     })
@@ -47,6 +89,17 @@ pub(crate) fn bootstrap(fleet: &Fleet, node: &str, identity: Option<&Identity>) 
 /// A mesh from such a text.
 pub(crate) async fn mesh(fleet: &Fleet, node: &str, identity: Option<&Identity>) -> Mesh {
     Mesh::from_bootstrap_json(&bootstrap(fleet, node, identity)).await.expect("a valid bootstrap")
+}
+
+/// The same, in a protocol.
+pub(crate) async fn mesh_in(
+    protocol: Protocol,
+    fleet: &Fleet,
+    node: &str,
+    identity: Option<&Identity>,
+) -> Mesh {
+    let bootstrap = bootstrap_in(protocol, fleet, node, identity);
+    Mesh::from_bootstrap_json(&bootstrap).await.expect("a valid bootstrap")
 }
 
 /// Our Echo, served by a mesh of its own, in plaintext unless `listener` says otherwise.
@@ -69,18 +122,48 @@ pub(crate) fn shop<const N: usize>(
     (Listener::client("shop"), RouteConfig::to("shop", "main"), complete(cluster)).into_resources()
 }
 
+/// The target `shop` with so many clusters, each at the next of these addresses. See [`to_cluster`].
+pub(crate) fn many(count: usize, addresses: &[SocketAddr]) -> Vec<Resource> {
+    let name = |number| format!("cluster-{number}");
+    let clusters = addresses.iter().cycle().take(count).enumerate();
+    let clusters = clusters.map(|(number, at)| Cluster::eds(name(number)).endpoints(Endpoints::of([*at])));
+    let clusters: Vec<_> = clusters.collect();
+    let host = (0..count).fold(VirtualHost::any(), |host, number| {
+        let header = HeaderMatch::exact(CLUSTER_HEADER, name(number));
+        host.route(Route::prefix("/").header(header).cluster(name(number)))
+    });
+    (Listener::client("shop"), RouteConfig::new("shop").host(host), clusters).into_resources()
+}
+
+/// The header that chooses a cluster of [`many`].
+pub(crate) fn to_cluster(number: usize) -> (&'static str, String) {
+    (CLUSTER_HEADER, format!("cluster-{number}"))
+}
+
+/// Calls a cluster of [`many`], which has to answer. Returns the name of its server.
+pub(crate) async fn call_cluster(client: &mut EchoClient<MeshChannel>, number: usize) -> String {
+    let (header, cluster) = to_cluster(number);
+    let mut request = Request::new(EchoRequest::say(cluster.clone()));
+    request.metadata_mut().insert(header, cluster.parse().expect("ASCII"));
+    let reply = soon(client.unary(request)).await.expect("a reply");
+    reply.into_inner().server
+}
+
 /// A client of the target `shop`.
 pub(crate) fn client(mesh: &Mesh) -> EchoClient<MeshChannel> {
     EchoClient::new(mesh.channel(SHOP).expect("a target"))
 }
 
 /// Calls until a server answers: the first calls may come before a server knows that it may serve. Returns its name.
-pub(crate) async fn until_ok(client: &mut EchoClient<MeshChannel>) -> String {
+pub(crate) async fn until_ok<T: Transport>(client: &mut EchoClient<T>) -> String {
     until(client, |_| true).await
 }
 
 /// Calls until a server answers whose name satisfies a condition.
-pub(crate) async fn until(client: &mut EchoClient<MeshChannel>, condition: impl Fn(&str) -> bool) -> String {
+pub(crate) async fn until<T: Transport>(
+    client: &mut EchoClient<T>,
+    condition: impl Fn(&str) -> bool,
+) -> String {
     soon(async {
         loop {
             if let Ok(reply) = client.unary(EchoRequest::say("until")).await
@@ -89,6 +172,23 @@ pub(crate) async fn until(client: &mut EchoClient<MeshChannel>, condition: impl 
                 return reply.into_inner().server;
             }
             // A refusal at once must not starve those who would change it.
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
+/// Calls until a server of this name answers. Returns its reply.
+///
+/// # Panics
+/// If a call fails.
+pub(crate) async fn answers<T: Transport>(client: &mut EchoClient<T>, name: &str) -> EchoReply {
+    soon(async {
+        loop {
+            let reply = client.unary(EchoRequest::say(name)).await.expect("no call fails").into_inner();
+            if reply.server == name {
+                return reply;
+            }
             tokio::task::yield_now().await;
         }
     })
@@ -120,6 +220,18 @@ pub(crate) async fn accepted(fleet: &Fleet, node: &str, kinds: &[Kind]) {
     assert_eq!(refused, None);
 }
 
+/// Bytes in a line of text: hexadecimal, which every language reads and writes at the speed of its core.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // writing to a String cannot fail
+        _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// `node.cluster` of grpcio and of the mesh: the view in which they are kept apart from other kinds of clients.
+pub(crate) const VIEW: &str = "interop";
+const CLUSTER_HEADER: &str = "x-cluster";
 /// What the tests call.
 pub(crate) const SHOP: &str = "xds:///shop";
 /// Every kind that a client of `shop` asks for.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::lab::{self, CLIENT_KINDS, Lab, SHOP};
+use crate::lab::{self, CLIENT_KINDS, Lab, SHOP, hex};
 
 /// grpcio as a client of `shop`.
 #[derive(Debug)]
@@ -237,16 +237,6 @@ impl Process {
             None => panic!("grpcio ended: {:?}", self.child.wait().await),
         }
     }
-}
-
-/// Bytes in a line of text: hexadecimal, which Python reads and writes at the speed of C.
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
 }
 
 fn decode(text: &str) -> EchoReply {
