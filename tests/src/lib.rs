@@ -10,6 +10,7 @@
 //! | [`script`] | an ADS conversation, line by line |
 //! | [`naive`] | a control plane that does not read while it writes, and counts what it is sent |
 //! | [`net`] | ports that stay ours while nobody listens, and an accept loop with an owner |
+//! | [`wire`] | an ADS stream in both protocols, spoken by hand: frames, headers, and bytes that are no message |
 //! | [`wait`] | the only way to wait: for an event, with a limit that is there to fail |
 //!
 //! Rules: no sleep, no fixed port, no name resolution; a wait ends by an event.
@@ -23,3 +24,4 @@ pub mod naive;
 pub mod net;
 pub mod script;
 pub mod wait;
+pub mod wire;
