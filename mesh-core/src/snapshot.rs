@@ -142,6 +142,11 @@ pub trait ConfigSource: Send + Sync + 'static {
     fn unapplied(&self) -> Vec<UnappliedFields> {
         Vec::new()
     }
+
+    /// How many resources in use are those of an earlier run, because nobody has answered for them yet.
+    fn restored(&self) -> usize {
+        0
+    }
 }
 
 /// A resource in use of which some fields have no effect: they decide where or how traffic goes, and are not

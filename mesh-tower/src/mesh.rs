@@ -182,6 +182,13 @@ impl Mesh {
         self.inner.source.unapplied()
     }
 
+    /// How many resources in use are those of an earlier run, from its file of last good configuration, because no
+    /// control plane has answered for them yet.
+    #[must_use]
+    pub fn restored(&self) -> usize {
+        self.inner.source.restored()
+    }
+
     /// What `/ready` says of servers: how many listeners have no valid configuration.
     pub(crate) fn listeners_not_ready(&self) -> usize {
         self.inner.server.not_ready.used()

@@ -15,6 +15,7 @@
 //! | [`resource_json`] | resources written as JSON or YAML → the bytes that travel over xDS |
 //! | [`invalid`] | what is wrong, and where |
 //! | `store`, `graph`, `assemble` | last good values, what is reachable, complete snapshots (gRFC A74) |
+//! | [`last_good`] | the last accepted configuration on disk |
 //! | `unapplied` | fields in use that have no effect here |
 //! | `resolve` | from a target to the resource it starts from: the shape of the configuration |
 //! | `authority`, `xdstp` | which control planes a resource comes from (gRFC A47) |
@@ -31,6 +32,7 @@ pub mod bootstrap;
 mod driver;
 mod graph;
 pub mod invalid;
+pub mod last_good;
 mod resolve;
 pub mod resource;
 pub mod resource_json;
@@ -43,5 +45,5 @@ pub mod transport;
 mod unapplied;
 mod xdstp;
 
-pub use self::source::XdsSource;
+pub use self::source::{XdsSource, XdsSourceBuilder};
 pub use self::static_config::StaticSource;

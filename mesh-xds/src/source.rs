@@ -4,7 +4,9 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mesh_core::rng::Xoshiro;
 use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription, UnappliedFields};
@@ -13,8 +15,10 @@ use tokio::task::AbortHandle;
 
 use crate::bootstrap::Bootstrap;
 use crate::driver::{Driver, Targets};
+use crate::last_good::{LastGood, Owner, restore};
 use crate::resolve::Resolver;
 use crate::transport::connect::{Connect, SystemConnect};
+use crate::transport::rules;
 use crate::unapplied::Ledger;
 
 /// Configuration from xDS control planes: one ADS stream to each that is in use, for all targets of a process.
@@ -41,7 +45,16 @@ pub struct XdsSource {
     bootstrap: Arc<Bootstrap>,
     targets: Arc<Targets>,
     unapplied: Ledger,
-    task: AbortHandle,
+    restored: Arc<AtomicUsize>,
+    tasks: Vec<AbortHandle>,
+}
+
+/// How an [`XdsSource`] is put together.
+#[must_use = "nothing runs before `start`"]
+pub struct XdsSourceBuilder {
+    bootstrap: Arc<Bootstrap>,
+    connector: Arc<dyn Connect>,
+    last_good: Option<PathBuf>,
 }
 
 // === impl XdsSource ===
@@ -50,26 +63,61 @@ impl XdsSource {
     /// A source whose task runs on `runtime`.
     #[must_use]
     pub fn new(bootstrap: Bootstrap, runtime: &Handle) -> Self {
-        Self::with_connector(bootstrap, runtime, SystemConnect)
+        Self::builder(bootstrap).start(runtime)
     }
 
-    /// A source that connects by other means than the system's sockets.
-    #[must_use]
-    pub fn with_connector(bootstrap: Bootstrap, runtime: &Handle, connector: impl Connect) -> Self {
-        let bootstrap = Arc::new(bootstrap);
-        let unapplied = Ledger::default();
-        let targets = Targets::new(Resolver::new(bootstrap.clone(), bootstrap.node().id().into()));
-        let connector: Arc<dyn Connect> = Arc::new(connector);
-        let rng = Xoshiro::seeded(seed());
-        let driver = Driver::new(&bootstrap, &connector, targets.clone(), unapplied.clone(), rng);
-        let task = runtime.spawn(driver.run()).abort_handle();
-        Self { bootstrap, targets, unapplied, task }
+    /// A source with the parts that differ from the usual.
+    pub fn builder(bootstrap: Bootstrap) -> XdsSourceBuilder {
+        let connector = Arc::new(SystemConnect);
+        XdsSourceBuilder { bootstrap: Arc::new(bootstrap), connector, last_good: None }
     }
 
     /// The bootstrap, whose certificate providers the data path needs.
     #[must_use]
     pub fn bootstrap(&self) -> &Arc<Bootstrap> {
         &self.bootstrap
+    }
+}
+
+// === impl XdsSourceBuilder ===
+
+impl XdsSourceBuilder {
+    /// Connects by other means than the system's sockets.
+    pub fn connector(mut self, connector: impl Connect) -> Self {
+        self.connector = Arc::new(connector);
+        self
+    }
+
+    /// Keeps the last accepted configuration in a file of this process alone, and starts from it when no control plane
+    /// answers. See [`last_good`](crate::last_good).
+    pub fn last_good_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.last_good = Some(path.into());
+        self
+    }
+
+    /// The source. Its tasks run on `runtime`; the file of last good configuration is read before this returns.
+    #[must_use]
+    pub fn start(self, runtime: &Handle) -> XdsSource {
+        let Self { bootstrap, connector, last_good } = self;
+        let mut tasks = Vec::new();
+        let last_good = last_good.map_or_else(LastGood::default, |path| {
+            let (last_good, keeper) = restore(path, Owner::of(&bootstrap), &rules(&bootstrap));
+            tasks.push(runtime.spawn(keeper.run()).abort_handle());
+            last_good
+        });
+        let (unapplied, restored) = (Ledger::default(), last_good.count());
+        let targets = Targets::new(Resolver::new(bootstrap.clone(), bootstrap.node().id().into()));
+        let rng = Xoshiro::seeded(seed());
+        let reports = (unapplied.clone(), last_good);
+        let driver = Driver::new(&bootstrap, &connector, targets.clone(), reports, rng);
+        tasks.push(runtime.spawn(driver.run()).abort_handle());
+        XdsSource { bootstrap, targets, unapplied, restored, tasks }
+    }
+}
+
+impl fmt::Debug for XdsSourceBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("XdsSourceBuilder").field("last_good", &self.last_good).finish_non_exhaustive()
     }
 }
 
@@ -85,11 +133,17 @@ impl ConfigSource for XdsSource {
     fn unapplied(&self) -> Vec<UnappliedFields> {
         self.unapplied.list()
     }
+
+    fn restored(&self) -> usize {
+        self.restored.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for XdsSource {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 

@@ -24,6 +24,12 @@ pub const CONFIG_UNAPPLIED_FIELDS: &str = "mesh_config_unapplied_fields";
 pub const CONFIG_UNAPPLIED_FIELDS_HELP: &str =
     "Fields of the configuration in use that are set and have no effect, because they are not implemented.";
 
+/// Resources in use that are those of an earlier run.
+pub const CONFIG_RESTORED_RESOURCES: &str = "mesh_config_restored_resources";
+/// Help text of [`CONFIG_RESTORED_RESOURCES`].
+pub const CONFIG_RESTORED_RESOURCES_HELP: &str =
+    "Resources in use that are those of an earlier run, because no control plane has answered for them yet.";
+
 /// Upper bounds of every histogram above (Envoy's, milliseconds and bytes alike).
 pub const BUCKETS: [f64; 19] = [
     0.5,

@@ -47,9 +47,14 @@ impl Endpoints {
 
     /// What is counted of the mesh itself rather than of its requests.
     fn gauges(&self) -> String {
-        let fields: usize = self.mesh.unapplied().iter().map(|resource| resource.total).sum();
-        let (name, help) = (names::CONFIG_UNAPPLIED_FIELDS, names::CONFIG_UNAPPLIED_FIELDS_HELP);
-        format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {fields}\n")
+        let unapplied: usize = self.mesh.unapplied().iter().map(|resource| resource.total).sum();
+        let gauges = [
+            (names::CONFIG_UNAPPLIED_FIELDS, names::CONFIG_UNAPPLIED_FIELDS_HELP, unapplied),
+            (names::CONFIG_RESTORED_RESOURCES, names::CONFIG_RESTORED_RESOURCES_HELP, self.mesh.restored()),
+        ];
+        let text =
+            |(name, help, value)| format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+        gauges.map(text).concat()
     }
 
     fn unapplied(&self) -> String {

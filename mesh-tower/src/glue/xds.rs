@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_xds::XdsSource;
 use mesh_xds::bootstrap::{Bootstrap, CertificateProvider};
 use mesh_xds::resource::Rules;
 use mesh_xds::static_config::StaticSource;
+use mesh_xds::{XdsSource, XdsSourceBuilder};
 use rustls::crypto::CryptoProvider;
 use tokio::runtime::Handle;
 
@@ -76,13 +76,33 @@ impl MeshBuilder {
     /// # Errors
     /// Outside a Tokio runtime, and where no cryptography is compiled in.
     pub fn from_bootstrap(bootstrap: Bootstrap) -> Result<Self, Error> {
+        Self::from_bootstrap_with(bootstrap, |source| source)
+    }
+
+    /// As [`MeshBuilder::from_bootstrap`], with more to say about the source: for one, where it keeps the last good
+    /// configuration.
+    ///
+    /// ```no_run
+    /// # fn build(bootstrap: mesh_xds::bootstrap::Bootstrap) -> Result<mesh_tower::Mesh, mesh_tower::Error> {
+    /// use mesh_tower::MeshBuilder;
+    ///
+    /// MeshBuilder::from_bootstrap_with(bootstrap, |source| source.last_good_file("/var/lib/shop/mesh"))?.build()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`MeshBuilder::from_bootstrap`].
+    pub fn from_bootstrap_with(
+        bootstrap: Bootstrap,
+        source: impl FnOnce(XdsSourceBuilder) -> XdsSourceBuilder,
+    ) -> Result<Self, Error> {
         let runtime = current()?;
         let crypto = CryptoBackend::Auto.provider().map_err(|error| Error::setup(error.to_string()))?;
         let mut providers = CertificateProviders::new();
         for (name, provider) in bootstrap.certificate_providers() {
             providers = add(providers, name, provider, &crypto, &runtime);
         }
-        let source = XdsSource::new(bootstrap, &runtime);
+        let source = source(XdsSource::builder(bootstrap)).start(&runtime);
         Ok(Self::new(Arc::new(source)).certificate_providers(providers))
     }
 

@@ -15,8 +15,9 @@ use super::federation::Federation;
 use super::targets::{Entry, Open};
 use crate::ads::{Kind, Name, Request, Response, Update};
 use crate::assemble::{Assembled, Assembler, ClientAssembly, Dirty};
-use crate::authority::{Authorities, ServerIx};
+use crate::authority::{Authorities, AuthorityIx, ServerIx};
 use crate::graph::{Graph, Key};
+use crate::last_good::LastGood;
 use crate::resolve::Root;
 use crate::resource::Accepted;
 use crate::store::{OnDataError, Store};
@@ -32,6 +33,10 @@ pub(crate) struct Engine {
     node: Arc<str>,
     /// Where fields without effect are listed.
     unapplied: Ledger,
+    /// What an earlier run used, and who writes down what this one uses.
+    last_good: LastGood,
+    /// A control plane has answered since the start.
+    heard: bool,
     clients: BTreeMap<Arc<str>, Target<ClientSnapshot, ClientAssembly>>,
     servers: BTreeMap<std::net::SocketAddr, Target<ServerSnapshot, ()>>,
     /// Version of the last snapshot.
@@ -69,13 +74,20 @@ pub(super) fn first_resolution<S>(root: &Root, node: &Arc<str>) -> Resolution<S>
 // === impl Engine ===
 
 impl Engine {
-    pub(crate) fn new(authorities: Authorities, node: Arc<str>, unapplied: Ledger) -> Self {
+    pub(crate) fn new(
+        authorities: Authorities,
+        node: Arc<str>,
+        unapplied: Ledger,
+        last_good: LastGood,
+    ) -> Self {
         Self {
             federation: Federation::new(authorities),
             store: Store::default(),
             graph: Graph::default(),
             node,
             unapplied,
+            last_good,
+            heard: false,
             clients: BTreeMap::new(),
             servers: BTreeMap::new(),
             version: 0,
@@ -130,6 +142,7 @@ impl Engine {
     }
 
     pub(crate) fn handle_response(&mut self, server: ServerIx, now: Instant, response: Response<Accepted>) {
+        self.heard = true;
         self.federation.handle_response(server, now, response);
     }
 
@@ -162,7 +175,8 @@ impl Engine {
             let on_data_error = self.federation.on_data_error(server);
             match update {
                 Update::Changed { kind, name, version, value } => {
-                    let Accepted { resource, unapplied } = value;
+                    self.last_good.put(kind, &name, &value);
+                    let Accepted { resource, unapplied, bytes: _ } = value;
                     if self.store.is_deleted(kind, &name) {
                         tracing::info!(%kind, name = &*name, "resource that was deleted is there again");
                     }
@@ -183,8 +197,11 @@ impl Engine {
                 }
                 Update::Absent { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource did not come in time");
-                    // What another control plane sent stays: a timer says nothing about that (gRFC A88).
-                    self.fail(kind, name, self.federation.absent(server), OnDataError::Keep);
+                    // A control plane that has said nothing at all is as good as none.
+                    if self.heard || !self.restore(kind, &name) {
+                        // What another one sent stays: a timer says nothing about that (gRFC A88).
+                        self.fail(kind, name, self.federation.absent(server), OnDataError::Keep);
+                    }
                 }
                 // The federation keeps this to itself, until there is nobody else to ask.
                 Update::Unreachable => {}
@@ -228,14 +245,22 @@ impl Engine {
             self.federation.unwatch(kind, &name);
             self.store.forget(kind, &name);
             self.unapplied.forget(kind, &name);
+            self.last_good.forget(kind, &name);
         }
     }
 
     /// Goes to other control planes where that is due (gRFC A71); what nobody can be asked for any more is told so.
     fn fall_back(&mut self) {
+        let down = loop {
+            let Self { federation, store, .. } = self;
+            let down = federation
+                .poll_down(|kind, name| store.is_cached(kind, name), |kind, name| store.is_known(kind, name));
+            // What is restored names more to be restored.
+            if !self.restore_all(&down) {
+                break down;
+            }
+        };
         let Self { federation, store, .. } = self;
-        let down = federation
-            .poll_down(|kind, name| store.is_cached(kind, name), |kind, name| store.is_known(kind, name));
         let mut changed = false;
         for (authority, why) in down {
             changed |= store.handle_down(&why, |kind, name| federation.is_of(authority, kind, name));
@@ -244,6 +269,27 @@ impl Engine {
             let all = self.graph.roots().map(|root| (root.clone(), Dirty::Everything));
             self.dirty = all.collect();
         }
+    }
+
+    /// Restores what the last run had of these authorities, and what is not cached. True where there was any.
+    fn restore_all(&mut self, down: &[(AuthorityIx, Arc<str>)]) -> bool {
+        let mut restored = false;
+        if self.last_good.is_on() {
+            for (authority, _) in down {
+                for (kind, name) in self.federation.names(*authority) {
+                    restored |= !self.store.is_cached(kind, &name) && self.restore(kind, &name);
+                }
+            }
+        }
+        restored
+    }
+
+    fn restore(&mut self, kind: Kind, name: &Name) -> bool {
+        let Some(Accepted { resource, unapplied, bytes: _ }) = self.last_good.restore(kind, name) else {
+            return false;
+        };
+        self.unapplied.note(kind, name, &unapplied);
+        self.change((kind, name.clone()), |store| store.put(name, resource))
     }
 
     fn publish(&mut self) {

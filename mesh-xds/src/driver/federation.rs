@@ -258,7 +258,7 @@ impl Federation {
     }
 
     /// Everything of an authority that is watched: its first control plane is always asked.
-    fn names(&self, authority: AuthorityIx) -> Vec<(Kind, Name)> {
+    pub(super) fn names(&self, authority: AuthorityIx) -> Vec<(Kind, Name)> {
         let first = self.fallback.in_use(authority).first();
         let Some(first) = first.and_then(|first| self.servers.get(first.get())) else { return Vec::new() };
         let all =

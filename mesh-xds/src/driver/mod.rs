@@ -29,6 +29,7 @@ use self::link::{Happened, Link, Turn, Wanted};
 
 use crate::authority::Authorities;
 use crate::bootstrap::{Bootstrap, ServerConfig};
+use crate::last_good::LastGood;
 use crate::transport::connect::Connect;
 use crate::transport::{Decoder, Message};
 use crate::unapplied::Ledger;
@@ -57,7 +58,7 @@ impl Driver {
         bootstrap: &Arc<Bootstrap>,
         connector: &Arc<dyn Connect>,
         targets: Arc<Targets>,
-        unapplied: Ledger,
+        (unapplied, last_good): (Ledger, LastGood),
         rng: Xoshiro,
     ) -> Self {
         let authorities = Authorities::new(bootstrap);
@@ -66,8 +67,8 @@ impl Driver {
         };
         Self {
             links: authorities.servers().map(link).collect(),
-            decoder: Decoder::new(bootstrap),
-            engine: Engine::new(authorities, bootstrap.node().id().into(), unapplied),
+            decoder: Decoder::new(bootstrap).keep_bytes(last_good.is_on()),
+            engine: Engine::new(authorities, bootstrap.node().id().into(), unapplied, last_good),
             targets,
             rng,
         }

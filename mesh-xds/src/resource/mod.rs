@@ -22,6 +22,7 @@ mod tls;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::Resource;
 use envoy_types::pb::google::protobuf::Any;
 use mesh_core::config::cluster::ClusterConfig;
@@ -60,6 +61,8 @@ pub struct Accepted {
     pub resource: Checked,
     /// Fields that are set and have no effect here.
     pub unapplied: Arc<Unapplied>,
+    /// The message that it was read from, for whoever asked to keep it.
+    pub bytes: Option<Bytes>,
 }
 
 /// A valid resource's value. Cloning shares it.
@@ -192,8 +195,11 @@ where
         return Decoded { name: None, verdict: refused(field, Reason::Empty) };
     }
     let name = canonical(name);
-    let verdict = Place::root(|at| validate(pb, at))
-        .map(|(value, unapplied)| Accepted { resource: value.into(), unapplied: Arc::new(unapplied) });
+    let verdict = Place::root(|at| validate(pb, at)).map(|(value, unapplied)| Accepted {
+        resource: value.into(),
+        unapplied: Arc::new(unapplied),
+        bytes: None,
+    });
     Decoded { name: Some(name), verdict }
 }
 

@@ -82,7 +82,7 @@ impl State {
                 self.store.fail(*kind, name, ConfigProblem::DoesNotExist, OnDataError::Keep);
             }
         }
-        for ((kind, name), Accepted { resource, unapplied }) in resources {
+        for ((kind, name), Accepted { resource, unapplied, bytes: _ }) in resources {
             self.store.put(&name, resource);
             self.unapplied.note(kind, &name, &unapplied);
         }

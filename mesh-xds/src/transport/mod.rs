@@ -36,7 +36,7 @@ use tower_service::Service;
 
 use self::call_creds::{JwtFile, TokenError};
 use self::connect::{Connect, Io};
-pub(crate) use self::decode::Decoder;
+pub(crate) use self::decode::{Decoder, rules};
 
 use self::message::{delta_request, discovery_request};
 use self::tls::LastGood;

@@ -90,7 +90,7 @@ fn all_ports(snapshot: &ClientSnapshot) -> Vec<u16> {
 
 fn source(fleet: &Fleet, protocol: Protocol, counting: &Counting) -> XdsSource {
     let bootstrap = fleet.bootstrap("n").with_protocol(protocol);
-    XdsSource::with_connector(bootstrap, &Handle::current(), counting.clone())
+    XdsSource::builder(bootstrap).connector(counting.clone()).start(&Handle::current())
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod credentials;
 mod fallback;
 mod federation;
 mod incremental;
+mod last_good;
 mod outage;
 mod scale;
 

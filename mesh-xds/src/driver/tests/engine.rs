@@ -19,6 +19,7 @@ use super::super::targets::Targets;
 use crate::ads::{ABSENT_AFTER, Kind, Received, Response};
 use crate::authority::{Authorities, ServerIx};
 use crate::bootstrap::{Bootstrap, ServerConfig, ServerFeatures};
+use crate::last_good::LastGood;
 use crate::resolve::Resolver;
 use crate::resource::{Accepted, Checked};
 use crate::store::OnDataError;
@@ -41,6 +42,10 @@ impl World {
     }
 
     pub(super) fn with(on_data_error: OnDataError) -> Self {
+        Self::build(on_data_error, LastGood::default())
+    }
+
+    pub(super) fn build(on_data_error: OnDataError, last_good: LastGood) -> Self {
         let features = ServerFeatures {
             fail_on_data_errors: on_data_error == OnDataError::Drop,
             ..ServerFeatures::default()
@@ -54,7 +59,7 @@ impl World {
         #[expect(clippy::disallowed_methods, reason = "the origin of a clock that is moved by hand")]
         let now = Instant::now();
         let mut world = Self {
-            engine: Engine::new(Authorities::new(&bootstrap), node.clone(), Ledger::default()),
+            engine: Engine::new(Authorities::new(&bootstrap), node.clone(), Ledger::default(), last_good),
             targets: Targets::new(Resolver::new(Arc::new(bootstrap), node)),
             now,
             asked: BTreeMap::new(),
@@ -96,9 +101,9 @@ impl World {
         self.nonce += 1;
         let received =
             |name: &str, verdict| Received { name: Some(name.into()), version: None, ttl: None, verdict };
-        let good = good
-            .into_iter()
-            .map(|(name, resource)| received(name, Ok(Accepted { resource, unapplied: Arc::default() })));
+        let good = good.into_iter().map(|(name, resource)| {
+            received(name, Ok(Accepted { resource, unapplied: Arc::default(), bytes: None }))
+        });
         let bad = bad.iter().map(|(name, reason)| received(name, Err((*reason).into())));
         let response = Response {
             kind,
@@ -156,7 +161,7 @@ pub(super) fn endpoints(ports: impl IntoIterator<Item = u16>) -> Checked {
     Checked::Endpoints(Arc::new(testing::endpoints(ports)))
 }
 
-fn ready<S>(subscription: &Subscription<S>) -> Arc<S> {
+pub(super) fn ready<S>(subscription: &Subscription<S>) -> Arc<S> {
     match &*subscription.cell().load() {
         Resolution::Ready(snapshot) => snapshot.clone(),
         Resolution::Pending(error) => panic!("pending: {error}"),
@@ -172,7 +177,7 @@ fn pending<S>(subscription: &Subscription<S>) -> String {
     }
 }
 
-fn failed<S>(subscription: &Subscription<S>) -> String {
+pub(super) fn failed<S>(subscription: &Subscription<S>) -> String {
     match &*subscription.cell().load() {
         Resolution::Failed(error) => error.to_string(),
         Resolution::Ready(_) => panic!("ready"),

@@ -13,6 +13,7 @@ use super::engine::{cluster, endpoints, listener, route};
 use crate::ads::{ABSENT_AFTER, ABSENT_AFTER_TRANSIENT, Ask, Kind, Received, Response};
 use crate::authority::{Authorities, ServerIx};
 use crate::bootstrap::Bootstrap;
+use crate::last_good::LastGood;
 use crate::resolve::Resolver;
 use crate::resource::{Accepted, Checked};
 use crate::unapplied::Ledger;
@@ -48,7 +49,12 @@ impl Lab {
         #[expect(clippy::disallowed_methods, reason = "the origin of a clock that is moved by hand")]
         let now = Instant::now();
         Self {
-            engine: Engine::new(Authorities::new(&bootstrap), node.clone(), Ledger::default()),
+            engine: Engine::new(
+                Authorities::new(&bootstrap),
+                node.clone(),
+                Ledger::default(),
+                LastGood::default(),
+            ),
             targets: Targets::new(Resolver::new(Arc::new(bootstrap), node)),
             now,
             nonce: 0,
@@ -105,9 +111,9 @@ impl Lab {
         self.nonce += 1;
         let received =
             |name: &str, verdict| Received { name: Some(name.into()), version: None, ttl: None, verdict };
-        let good = good
-            .into_iter()
-            .map(|(name, resource)| received(name, Ok(Accepted { resource, unapplied: Arc::default() })));
+        let good = good.into_iter().map(|(name, resource)| {
+            received(name, Ok(Accepted { resource, unapplied: Arc::default(), bytes: None }))
+        });
         let bad = bad.iter().map(|name| received(name, Err("bad".into())));
         let response = Response {
             kind,

@@ -30,7 +30,7 @@ fn source(first: &ControlPlane, second: &ControlPlane) -> XdsSource {
     let server = |host: &str| ServerConfig::insecure(&format!("{host}:1")).unwrap();
     let bootstrap = Bootstrap::builder("n").server(server("first")).server(server("second"));
     let hosts = [("first", first.pipes.clone()), ("second", second.pipes.clone())];
-    XdsSource::with_connector(bootstrap.build().unwrap(), &Handle::current(), Hosts(hosts.into()))
+    XdsSource::builder(bootstrap.build().unwrap()).connector(Hosts(hosts.into())).start(&Handle::current())
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 mod engine;
 mod federation;
+mod last_good;
 #[cfg(feature = "control-plane")]
 mod links;
 mod order;

@@ -18,7 +18,7 @@ use crate::server::{Cluster, Endpoints, Listener, Resource, Resources, Route, Ro
 fn source(control: &ControlPlane) -> XdsSource {
     let server = ServerConfig::insecure("xds.test:18000").unwrap();
     let bootstrap = Bootstrap::builder("node-1").server(server).metadata("ZONE", "z").build().unwrap();
-    XdsSource::with_connector(bootstrap, &Handle::current(), control.pipes.clone())
+    XdsSource::builder(bootstrap).connector(control.pipes.clone()).start(&Handle::current())
 }
 
 fn address(port: u16) -> SocketAddr {

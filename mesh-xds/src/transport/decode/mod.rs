@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
 use envoy_types::pb::google::protobuf;
 use envoy_types::pb::google::protobuf::Any;
@@ -24,6 +25,7 @@ const RESOURCES_PER_TURN: usize = 32;
 pub(crate) struct Decoder {
     rules: Rules,
     verdicts: Verdicts,
+    keeps_bytes: bool,
 }
 
 /// One entry of a response.
@@ -36,13 +38,13 @@ enum Item {
 
 impl Decoder {
     pub(crate) fn new(bootstrap: &Bootstrap) -> Self {
-        // An instance of an unknown plugin is as good as none (gRFC A29): a resource that names it is refused.
-        let known = |(name, provider): (&String, &CertificateProvider)| match provider {
-            CertificateProvider::FileWatcher(_) => Some(Arc::from(name.as_str())),
-            CertificateProvider::Unknown { .. } => None,
-        };
-        let certificate_providers = bootstrap.certificate_providers().iter().filter_map(known).collect();
-        Self { rules: Rules { certificate_providers }, verdicts: Verdicts::default() }
+        Self { rules: rules(bootstrap), verdicts: Verdicts::default(), keeps_bytes: false }
+    }
+
+    /// Leaves the bytes of each valid resource with it.
+    pub(crate) fn keep_bytes(mut self, keeps_bytes: bool) -> Self {
+        self.keeps_bytes = keeps_bytes;
+        self
     }
 
     /// The response, each resource judged alone; none for a type that is never asked for, which gets no answer.
@@ -171,12 +173,26 @@ impl Decoder {
             return (Some(name.clone()), verdict.clone());
         }
         let Decoded { name, verdict } = decode_within(kind, outer, Some(resource), &self.rules);
-        let verdict = verdict.map_err(|invalid| text(&invalid));
+        let bytes = self.keeps_bytes.then(|| Bytes::copy_from_slice(&resource.value));
+        let verdict = match verdict {
+            Ok(accepted) => Ok(Accepted { bytes, ..accepted }),
+            Err(invalid) => Err(text(&invalid)),
+        };
         if let Some(name) = &name {
             self.verdicts.keep(kind, digest, name, &verdict);
         }
         (name, verdict)
     }
+}
+
+/// What validation has to know of a bootstrap.
+pub(crate) fn rules(bootstrap: &Bootstrap) -> Rules {
+    // An instance of an unknown plugin is as good as none (gRFC A29): a resource that names it is refused.
+    let known = |(name, provider): (&String, &CertificateProvider)| match provider {
+        CertificateProvider::FileWatcher(_) => Some(Arc::from(name.as_str())),
+        CertificateProvider::Unknown { .. } => None,
+    };
+    Rules { certificate_providers: bootstrap.certificate_providers().iter().filter_map(known).collect() }
 }
 
 fn text(invalid: &Invalid) -> Arc<str> {
