@@ -31,7 +31,7 @@ enum Referrers {
     #[default]
     None,
     One(Key),
-    Many(Box<BTreeSet<Key>>),
+    Many(BTreeSet<Key>),
 }
 
 // === impl Graph ===
@@ -136,7 +136,7 @@ impl Referrers {
         match self {
             Self::None => *self = Self::One(key.clone()),
             Self::One(known) if known == key => {}
-            Self::One(known) => *self = Self::Many(Box::new([known.clone(), key.clone()].into())),
+            Self::One(known) => *self = Self::Many([known.clone(), key.clone()].into()),
             Self::Many(known) => _ = known.insert(key.clone()),
         }
     }

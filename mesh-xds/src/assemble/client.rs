@@ -137,10 +137,10 @@ impl ClientAssembly {
         // What cannot be reached is waited for by a target that has something to serve meanwhile.
         let unreachable = published.and_then(|_| self.unreachable.last());
         // From the end: resources tend to come in order, so this is what is waited for longest.
-        if let Some(position) = self.pending.last().max(unreachable) {
-            if let Some(error) = base.error(assembler, *position) {
-                return Assembled::Waiting(error);
-            }
+        if let Some(position) = self.pending.last().max(unreachable)
+            && let Some(error) = base.error(assembler, *position)
+        {
+            return Assembled::Waiting(error);
         }
         let snapshot = ClientSnapshot {
             version: assembler.version,

@@ -289,7 +289,7 @@ impl Engine {
             return false;
         };
         self.unapplied.note(kind, name, &unapplied);
-        self.change((kind, name.clone()), |store| store.put(name, resource))
+        self.change(&(kind, name.clone()), |store| store.put(name, resource))
     }
 
     fn publish(&mut self) {

@@ -166,7 +166,7 @@ impl LastGoodFile {
     ///
     /// # Errors
     /// Whatever is not exactly as it was written.
-    pub fn decode(file: Bytes) -> Result<Self, LastGoodError> {
+    pub fn decode(file: &Bytes) -> Result<Self, LastGoodError> {
         let line = file.iter().take(HEADER_MAX).position(|byte| *byte == b'\n');
         let line = line.ok_or(LastGoodError::Foreign)?;
         let body = file.slice(line + 1..);

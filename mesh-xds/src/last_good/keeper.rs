@@ -65,7 +65,7 @@ fn read(path: &Path, owner: &Owner, rules: &Rules) -> Result<Option<Contents>, L
     };
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(LastGoodError::Read)?;
-    let LastGoodFile { owner: _, entries } = LastGoodFile::decode(bytes.into())?.owned_by(owner)?;
+    let LastGoodFile { owner: _, entries } = LastGoodFile::decode(&bytes.into())?.owned_by(owner)?;
     let values = entries.iter().map(|entry| {
         let accepted = validate(entry, rules)?;
         Ok(((entry.kind, entry.name.clone()), accepted))

@@ -39,7 +39,7 @@ fn file() -> LastGoodFile {
 }
 
 fn read(bytes: Vec<u8>) -> Result<LastGoodFile, LastGoodError> {
-    LastGoodFile::decode(bytes.into())?.owned_by(&owner())
+    LastGoodFile::decode(&bytes.into())?.owned_by(&owner())
 }
 
 /// A directory with a file in it.

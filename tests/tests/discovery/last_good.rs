@@ -23,7 +23,7 @@ fn source(fleet: &Fleet, node: &str, file: &Path) -> XdsSource {
 async fn holds(file: &Path, resources: usize) {
     let is_there = || {
         let bytes = std::fs::read(file).unwrap_or_default();
-        LastGoodFile::decode(bytes.into()).is_ok_and(|file| file.entries.len() == resources)
+        LastGoodFile::decode(&bytes.into()).is_ok_and(|file| file.entries.len() == resources)
     };
     soon(async {
         while !is_there() {

@@ -54,7 +54,6 @@ struct Attempts<'c> {
 }
 
 /// What follows an attempt.
-#[expect(clippy::large_enum_variant, reason = "lives for one expression")]
 enum Next {
     Return(Result<Reply, Rejection>),
     Again,
