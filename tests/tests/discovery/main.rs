@@ -1,5 +1,7 @@
 //! From the control plane's wire to a snapshot: conversations, outages, scale, and what is left behind.
 
+#![expect(clippy::unwrap_used, reason = "what a test needs to begin is there, or the test fails")]
+
 mod conversation;
 mod credentials;
 mod fallback;
