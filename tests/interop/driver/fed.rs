@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mesh_tests::backend::{App, Backend};
-use mesh_tests::echo::{EchoClient, EchoRequest, UNARY};
+use mesh_tests::echo::{CHAT, EchoClient, EchoRequest, UNARY};
 use mesh_tests::fleet::{Fleet, at};
 use mesh_tests::wait::soon;
 use mesh_tower::{Mesh, MeshChannel};
@@ -25,12 +25,13 @@ pub(crate) async fn configured(lab: Lab, protocol: Protocol) -> String {
     let (server, ours) = (fleet.ca.identity("ours"), fleet.ca.identity("mesh"));
     let mesh = lab::mesh_in(protocol, &fleet, "mesh", Some(&ours)).await;
     let mut caller = lab::client(&mesh);
-    let friend =
-        Policy::new().principal(Principal::spiffe(ours.spiffe())).permission(Permission::path(UNARY));
-    let serving = lab::mesh_in(protocol, &fleet, "ours", Some(&server)).await;
-    let served = fleet.serve(&serving, App::new("ours"), |listener| {
+    let allowing = |listener: Listener, path: &str| {
+        let friend = Policy::new().principal(Principal::spiffe(ours.spiffe()));
+        let friend = friend.permission(Permission::path(path));
         listener.tls(DownstreamTls::mutual("default")).rbac(Rbac::allow().policy("friend", friend))
-    });
+    };
+    let serving = lab::mesh_in(protocol, &fleet, "ours", Some(&server)).await;
+    let served = fleet.serve(&serving, App::new("ours"), |listener| allowing(listener, UNARY));
     let tls = UpstreamTls::mutual("default").san(server.spiffe());
     fleet.control.set(lab::shop([served.address()], |cluster| cluster.tls(tls)));
     gocp.publish(&fleet).await;
@@ -44,13 +45,28 @@ pub(crate) async fn configured(lab: Lab, protocol: Protocol) -> String {
         Ok(replies) => soon(replies.into_inner().message()).await.expect_err("denied"),
     };
     assert_eq!(denied.code(), Code::PermissionDenied, "{denied}");
+    // The server's rules change while its connections are in use.
+    fleet.control.set(allowing(Listener::server(served.address()), CHAT));
+    gocp.publish(&fleet).await;
+    let denied = soon(async {
+        loop {
+            if let Err(status) = caller.unary(EchoRequest::say("still?")).await {
+                return status;
+            }
+        }
+    })
+    .await;
+    assert_eq!(denied.code(), Code::PermissionDenied, "{denied}");
     gocp.accepted("mesh", CLIENT_KINDS).await;
     gocp.accepted("ours", &[Kind::Listener]).await;
     let log = gocp.log();
     let streams = || log.iter().filter(|event| event.stream != 0);
     assert!(streams().all(|event| event.incremental == (protocol == Protocol::Incremental)), "{log:?}");
     let asked = streams().filter(|event| event.what == What::Request).count();
-    format!("mTLS as {}, PERMISSION_DENIED by RBAC; {asked} requests of client and server", reply.peer)
+    format!(
+        "mTLS as {}, PERMISSION_DENIED by RBAC, and by its change; {asked} requests of client and server",
+        reply.peer
+    )
 }
 
 pub(crate) async fn routes_move(lab: Lab, protocol: Protocol) -> String {
