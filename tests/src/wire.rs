@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use envoy_types::pb::envoy::service::discovery::v3::{
@@ -24,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::net::Port;
-use crate::wait::soon;
+use crate::wait::{self, soon};
 
 /// A listening socket, and nobody behind it but the test.
 #[derive(Debug)]
@@ -124,7 +125,16 @@ impl WireControlPlane {
     /// # Panics
     /// If none comes.
     pub async fn accept(&self) -> TcpStream {
-        let (socket, _) = soon(self.listener.accept()).await.expect("a listener that works");
+        self.accept_within(wait::LIMIT).await
+    }
+
+    /// The same, from a client that may take its time.
+    ///
+    /// # Panics
+    /// If none comes.
+    pub async fn accept_within(&self, limit: Duration) -> TcpStream {
+        let accepted = tokio::time::timeout(limit, self.listener.accept()).await.expect("a client in time");
+        let (socket, _) = accepted.expect("a listener that works");
         socket.set_nodelay(true).expect("TCP_NODELAY");
         socket.set_zero_linger().expect("SO_LINGER");
         socket

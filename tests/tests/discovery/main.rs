@@ -10,6 +10,7 @@ mod incremental;
 mod last_good;
 mod outage;
 mod scale;
+mod switching;
 
 use mesh_core::snapshot::{ClientSnapshot, ResolvedCluster};
 use mesh_xds::server::{Cluster, Endpoints, Listener, Resource, Resources as _, RouteConfig};

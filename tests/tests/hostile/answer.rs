@@ -46,7 +46,7 @@ impl Expected {
         for (position, one) in sent.iter().enumerate() {
             let Decoded { name, verdict } = judge(kind, protocol, one);
             let Some(name) = name else {
-                let why = verdict.expect_err("what has no name is refused").to_string();
+                let why = cut(verdict.expect_err("what has no name is refused").to_string());
                 complaints.push(Complaint { label: format!("; resources[{position}]: "), texts: vec![why] });
                 continue;
             };

@@ -8,6 +8,8 @@ mod answer;
 mod breaks;
 mod campaign;
 mod docs;
+mod giants;
+mod incidents;
 mod lane;
 #[path = "../../../mesh-xds/src/resource/tests/wire.rs"]
 mod mutation;
