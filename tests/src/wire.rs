@@ -240,6 +240,11 @@ impl fmt::Debug for WireCall {
 impl WireStream {
     /// The next request; none when the client has ended the stream or the connection.
     pub async fn next(&mut self) -> Option<WireRequest> {
+        soon(self.next_ever()).await
+    }
+
+    /// The same, from a client that may have nothing to say for long.
+    pub async fn next_ever(&mut self) -> Option<WireRequest> {
         loop {
             if let Some(message) = self.take() {
                 return Some(match self.protocol {
@@ -247,7 +252,7 @@ impl WireStream {
                     Protocol::Incremental => DeltaDiscoveryRequest::decode(message).ok()?.into(),
                 });
             }
-            let data = soon(self.requests.data()).await?.ok()?;
+            let data = self.requests.data().await?.ok()?;
             // The window is the client's to lose.
             drop(self.requests.flow_control().release_capacity(data.len()));
             self.received.extend_from_slice(&data);

@@ -10,7 +10,9 @@ mod incremental;
 mod last_good;
 mod outage;
 mod scale;
+mod shared;
 mod switching;
+mod ten_minutes;
 
 use mesh_core::snapshot::{ClientSnapshot, ResolvedCluster};
 use mesh_xds::server::{Cluster, Endpoints, Listener, Resource, Resources as _, RouteConfig};

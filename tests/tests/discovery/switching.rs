@@ -80,7 +80,7 @@ async fn switch(protocol: Protocol) {
     let backends: Vec<Backend> = (0..CLUSTERS).map(|i| fleet.backend(&name(i))).collect();
     let history = Arc::new(History::default());
     history.set(0);
-    fleet.control.set((Listener::client("shop").rds("shop"), RouteConfig::to("shop", &name(0))));
+    fleet.control.set((Listener::client("shop").rds("shop"), RouteConfig::to("shop", name(0))));
     for (i, backend) in backends.iter().enumerate() {
         fleet.control.set(Cluster::eds(name(i)).endpoints(at([backend.address()])));
     }
@@ -103,7 +103,7 @@ async fn switch(protocol: Protocol) {
         // Another one each time, in an order without a pattern that connections could follow.
         let cluster = (round * 5 + round / CLUSTERS) % CLUSTERS;
         let index = history.set(cluster);
-        fleet.control.set(RouteConfig::to("shop", &name(cluster)));
+        fleet.control.set(RouteConfig::to("shop", name(cluster)));
         // Some are replaced before anybody has seen them.
         if round % 7 != 0 || round == SWITCHES {
             until_served_by(&mut probe, cluster).await;
@@ -124,7 +124,7 @@ async fn switch(protocol: Protocol) {
     let calls = history.calls.load(Ordering::SeqCst);
     assert!(wrong.is_empty(), "{protocol:?}: {} of {calls} calls: {:?}", wrong.len(), wrong.first());
     assert!(calls > SWITCHES as u64, "{calls} calls");
-    println!("{protocol:?}: {calls} calls over {SWITCHES} switches");
+    eprintln!("{protocol:?}: {calls} calls over {SWITCHES} switches");
 }
 
 /// Calls until a cluster answers: from then on nothing older is in use.

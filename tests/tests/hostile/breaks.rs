@@ -123,7 +123,7 @@ pub(crate) fn choose<'a>(breaks: &[&'a Break], rng: &mut Xoshiro) -> Vec<&'a Bre
 
 /// The whole table.
 pub(crate) fn table() -> Vec<Break> {
-    let lists: [(Shape, &[(&str, &str)], &[Row]); 5] = [
+    let lists: [(Shape, Simple, &[Row]); 5] = [
         (Shape::Client, CLIENT, CLIENT_ROWS),
         (Shape::Server, SERVER, SERVER_ROWS),
         (Shape::Route, ROUTE, ROUTE_ROWS),
@@ -142,6 +142,9 @@ pub(crate) fn table() -> Vec<Break> {
     }
     table
 }
+
+/// A path, and what becomes of it.
+type Simple = &'static [(&'static str, &'static str)];
 
 /// Where the refusal points, and the edits that lead to it.
 type Row = (&'static str, &'static [(&'static str, &'static str)]);

@@ -59,7 +59,7 @@ fn bad_responses_are_refused_by_name_and_path_and_no_call_notices() {
         assert!(now <= warm + GROWTH, "{warm} bytes became {now}");
         for Campaign { lane, tally, .. } in &mut campaigns {
             let calls = lane.assert_no_call_failed();
-            println!("{:?}: {calls} calls, {tally:?}, {warm} bytes became {now}", lane.protocol);
+            eprintln!("{:?}: {calls} calls, {tally:?}, {warm} bytes became {now}", lane.protocol);
             assert_eq!(tally.responses, RESPONSES);
             assert!(tally.peak <= warm + PEAK, "{} bytes", tally.peak);
             assert!(tally.blind > RESPONSES / 4 && tally.broken > RESPONSES / 4, "{tally:?}");

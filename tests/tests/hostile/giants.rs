@@ -48,7 +48,7 @@ fn messages_of_a_hundred_mebibytes_are_judged_or_cut_off_and_no_call_notices() {
             lane.repair(&mut stream).await;
             lane.more_calls(20).await;
             let now = held();
-            println!("{protocol:?}: {before} bytes became {now}, {most} at most");
+            eprintln!("{protocol:?}: {before} bytes became {now}, {most} at most");
             assert!(most <= before + PEAK, "{most} bytes at most, {before} before");
             assert!(now <= before + GROWTH, "{before} bytes became {now}");
             lane.assert_no_call_failed();

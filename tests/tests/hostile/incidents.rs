@@ -135,7 +135,7 @@ fn a_stream_that_ends_at_any_point_is_opened_again_and_no_call_notices() {
         let now = held();
         assert!(now <= before + GROWTH, "{before} bytes became {now}");
         let calls: u64 = lanes.iter().map(Lane::assert_no_call_failed).sum();
-        println!("{} lanes, {calls} calls, {before} bytes became {now}", lanes.len());
+        eprintln!("{} lanes, {calls} calls, {before} bytes became {now}", lanes.len());
     });
 }
 
