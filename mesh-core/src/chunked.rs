@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
-use std::ops::Index;
+use std::ops::{Index, Range};
 use std::sync::Arc;
 
 /// Entries in a chunk: a spine of 157 pointers for 10,000 entries.
@@ -110,6 +110,26 @@ impl<T: Clone> Chunked<T> {
     }
 }
 
+impl<T: Clone> Chunked<T> {
+    /// Replaces the entries at `places` by others, however many. What comes before stays shared; what comes after does
+    /// too where the positions do not shift.
+    pub fn splice(&mut self, places: Range<usize>, entries: Vec<T>) {
+        let places = places.start.min(self.len)..places.end.min(self.len);
+        if entries.len() == places.len() {
+            for (position, entry) in places.zip(entries) {
+                self.set(position, entry);
+            }
+            return;
+        }
+        let full = places.start / CHUNK;
+        let head = (full * CHUNK..places.start).filter_map(|position| self.get(position)).cloned();
+        let tail = (places.end..self.len).filter_map(|position| self.get(position)).cloned();
+        let rest: Self = head.chain(entries).chain(tail).collect();
+        let spine = self.spine.iter().take(full).chain(&*rest.spine).cloned().collect();
+        *self = Self { spine, len: full * CHUNK + rest.len };
+    }
+}
+
 impl<T> Clone for Chunked<T> {
     fn clone(&self) -> Self {
         let Self { spine, len } = self;
@@ -185,6 +205,7 @@ mod tests {
         Set(usize, u8),
         Keep,
         Rebuild(usize, usize, u8),
+        Splice(usize, usize, Vec<u8>),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -192,6 +213,8 @@ mod tests {
             4 => (0..300usize, any::<u8>()).prop_map(|(at, value)| Step::Set(at, value)),
             1 => Just(Step::Keep),
             1 => (0..300usize, 0..300usize, any::<u8>()).prop_map(|(len, at, value)| Step::Rebuild(len, at, value)),
+            2 => (0..300usize, 0..100usize, prop::collection::vec(any::<u8>(), 0..100))
+                .prop_map(|(from, count, entries)| Step::Splice(from, count, entries)),
         ]
     }
 
@@ -210,6 +233,11 @@ mod tests {
                         if let Some(place) = plain.get_mut(at) {
                             *place = value;
                         }
+                    }
+                    Step::Splice(from, count, entries) => {
+                        let places = from.min(plain.len())..(from + count).min(plain.len());
+                        plain.splice(places.clone(), entries.clone());
+                        list.splice(places, entries);
                     }
                     Step::Keep => kept.push((list.clone(), plain.clone())),
                     Step::Rebuild(len, at, value) => {

@@ -201,17 +201,18 @@ impl ClientSnapshot {
 // === impl ClusterEntry ===
 
 impl ClusterEntry {
-    /// Whether both say the same. Equal parts are nearly always shared, so the pointers decide first.
+    /// Whether both say the same. A source shares what did not change, so pointers decide, but for lists of no endpoints,
+    /// which are made where they are needed: an equal copy counts as a change.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
-            Arc::ptr_eq(a, b) || a == b
-        }
         self.name == other.name
             && match (&self.cluster, &other.cluster) {
                 (Ok(a), Ok(b)) => {
                     let ResolvedCluster { config, endpoints, note } = a;
-                    same(config, &b.config) && same(endpoints, &b.endpoints) && *note == b.note
+                    let none = endpoints.priorities.is_empty() && **endpoints == *b.endpoints;
+                    Arc::ptr_eq(config, &b.config)
+                        && (none || Arc::ptr_eq(endpoints, &b.endpoints))
+                        && *note == b.note
                 }
                 (Err(a), Err(b)) => a == b,
                 (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,

@@ -9,6 +9,7 @@
 //! | [`fault`] | peers that refuse, reset, go silent, or speak HTTP/2 by script |
 //! | [`script`] | an ADS conversation, line by line |
 //! | [`naive`] | a control plane that does not read while it writes, and counts what it is sent |
+//! | [`relay`] | a wire before a control plane: it counts, is slow, or does not read while it writes |
 //! | [`net`] | ports that stay ours while nobody listens, and an accept loop with an owner |
 //! | [`wire`] | an ADS stream in both protocols, spoken by hand: frames, headers, and bytes that are no message |
 //! | [`wait`] | the only way to wait: for an event, with a limit that is there to fail |
@@ -22,6 +23,7 @@ pub mod fault;
 pub mod fleet;
 pub mod naive;
 pub mod net;
+pub mod relay;
 pub mod script;
 pub mod wait;
 pub mod wire;

@@ -113,7 +113,7 @@ impl EndpointsConfig {
     }
 
     /// Every endpoint, in order of priority, locality and position.
-    pub fn iter(&self) -> impl Iterator<Item = &EndpointConfig> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &EndpointConfig> {
         self.priorities.iter().flat_map(|p| &p.localities).flat_map(|l| &l.endpoints)
     }
 }

@@ -136,12 +136,21 @@ impl EndpointIx {
 impl Connectivity {
     /// The state of several together: READY, else CONNECTING, else IDLE, else TRANSIENT_FAILURE. None of nothing.
     pub fn aggregate(states: impl IntoIterator<Item = Self>) -> Option<Self> {
-        states.into_iter().max_by_key(|state| match state {
+        let rank = |state: &Self| match state {
             Self::TransientFailure => 0,
             Self::Idle => 1,
             Self::Connecting => 2,
             Self::Ready => 3,
-        })
+        };
+        let mut best = None;
+        for state in states {
+            // Nothing is better, and in a cluster that serves the first one will do.
+            if state == Self::Ready {
+                return Some(state);
+            }
+            best = [best, Some(state)].into_iter().flatten().max_by_key(rank);
+        }
+        best
     }
 }
 

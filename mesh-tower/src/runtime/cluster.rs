@@ -9,15 +9,16 @@
 //! [`MAX_CONNECTING`] at a time (as gRPC's round robin does). Only READY endpoints are picked; failed ones back off in
 //! the background.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use mesh_core::breaker::{Permit, Permits};
+use mesh_core::chunked::Chunked;
 use mesh_core::config::cluster::{ClusterConfig, UpstreamProtocol};
-use mesh_core::config::endpoints::{Address, EndpointExtra, EndpointsConfig};
+use mesh_core::config::endpoints::{Address, EndpointsConfig};
 use mesh_core::lb::{Connectivity, EndpointIx, EndpointState, Picker, Priorities, View};
 use mesh_core::request::RequestKind;
 use mesh_core::snapshot::ResolvedCluster;
@@ -25,9 +26,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::endpoint::{EndpointRuntime, Link};
-use super::reconcile::reconcile;
 use super::registry::{Generation, Runtime};
 use super::rng::ThreadRng;
+use super::roster::{self, Change, Roster};
 use crate::tls::client::ClientTls;
 use crate::transport::connect::ConnectionKey;
 use crate::transport::h2::KeepAlive;
@@ -57,15 +58,11 @@ pub(crate) struct ClusterRuntime {
 /// What the data path reads: a picker, and the endpoints that its indexes mean.
 pub(crate) struct Table {
     pub(crate) picker: Picker,
-    pub(crate) endpoints: Box<[EndpointSlot]>,
+    pub(crate) endpoints: Chunked<EndpointSlot>,
 }
 
 /// An endpoint at its position.
-#[derive(Debug, Clone)]
-pub(crate) struct EndpointSlot {
-    pub(crate) runtime: Arc<EndpointRuntime>,
-    pub(crate) extra: Option<Arc<EndpointExtra>>,
-}
+pub(crate) type EndpointSlot = roster::EndpointSlot<EndpointRuntime>;
 
 /// The connections that requests may travel over, by kind of request.
 #[derive(Debug, Clone)]
@@ -79,8 +76,9 @@ struct State {
     config: Arc<ClusterConfig>,
     endpoints: Arc<EndpointsConfig>,
     keys: Keys,
-    by_address: HashMap<Address, Arc<EndpointRuntime>>,
-    in_order: Vec<Arc<EndpointRuntime>>,
+    roster: Roster<EndpointRuntime>,
+    /// By position, as last read; what changed since is announced by `wake`.
+    states: Vec<EndpointState>,
     priorities: Priorities,
 }
 
@@ -98,7 +96,7 @@ impl ClusterRuntime {
         let this = Arc::new(Self {
             name: config.name.clone(),
             permits: Permits::new(),
-            table: ArcSwap::from_pointee(Table { picker, endpoints: Box::default() }),
+            table: ArcSwap::from_pointee(Table { picker, endpoints: Chunked::default() }),
             published: Notify::new(),
             wake: Arc::new(Notify::new()),
             used_by: AtomicU8::new(0),
@@ -107,8 +105,8 @@ impl ClusterRuntime {
                 config: config.clone(),
                 endpoints: none,
                 keys: keys.clone(),
-                by_address: HashMap::new(),
-                in_order: Vec::new(),
+                roster: Roster::default(),
+                states: Vec::new(),
                 priorities: Priorities::new(),
             }),
             driver: OnceLock::new(),
@@ -144,28 +142,46 @@ impl ClusterRuntime {
             return;
         }
         state.generation = generation;
-        if same(&state.config, config) && same(&state.endpoints, endpoints) && state.keys.is_same(keys) {
+        let same_keys = state.keys.is_same(keys);
+        let same_config = Arc::ptr_eq(&state.config, config) || state.config == *config;
+        if same_config && same_keys && Arc::ptr_eq(&state.endpoints, endpoints) {
             return;
         }
         let fresh_pools = pool_limits(&state.config) != pool_limits(config);
-        if !state.keys.is_same(keys) {
-            for endpoint in state.by_address.values() {
+        if !same_keys {
+            for endpoint in state.roster.runtimes() {
                 if let Link::Pool(pool) = endpoint.link() {
                     pool.set_tls(keys.http.tls.clone());
                 }
             }
         }
+        let old = std::mem::replace(&mut state.endpoints, endpoints.clone());
         state.config = config.clone();
-        state.endpoints = endpoints.clone();
         state.keys = keys.clone();
-        let old = if fresh_pools { HashMap::new() } else { std::mem::take(&mut state.by_address) };
-        let next = reconcile(&old, endpoints, |address| self.endpoint(config, keys, address));
-        state.by_address = next.by_address;
-        state.in_order = next.in_order;
-        let removed = self.refresh(&mut state, Instant::now());
+        let make = |address: &Address| self.endpoint(config, keys, address);
+        let (change, before) = if fresh_pools {
+            let before = std::mem::take(&mut state.roster);
+            let none = EndpointsConfig::empty(config.name.clone());
+            (state.roster.update(&none, endpoints, make), Some(before))
+        } else {
+            (state.roster.update(&old, endpoints, make), None)
+        };
+        let Change { replaced, by, removed } = change;
+        if fresh_pools || !same_keys {
+            state.read();
+        } else {
+            let State { roster, states, .. } = &mut *state;
+            let come = roster.slots().iter().skip(replaced.start).take(by).map(endpoint_state);
+            states.splice(replaced, come);
+        }
+        let next_wake = state.priorities.next_wake();
+        let let_go = self.refresh(&mut state, Instant::now());
+        let timer_changed = state.priorities.next_wake() != next_wake;
         drop(state);
-        drop((old, removed));
-        self.wake.notify_one();
+        drop((old, before, removed, let_go));
+        if timer_changed {
+            self.wake.notify_one();
+        }
     }
 
     /// A request of this kind found nothing READY: connections are wanted from now on.
@@ -174,6 +190,7 @@ impl ClusterRuntime {
         if self.used_by.load(Ordering::Relaxed) & bit == 0 {
             self.used_by.fetch_or(bit, Ordering::Relaxed);
             let mut state = self.lock();
+            state.read();
             let removed = self.refresh(&mut state, Instant::now());
             drop(state);
             drop(removed);
@@ -185,25 +202,23 @@ impl ClusterRuntime {
         self.table().endpoints.iter().find_map(|slot| slot.runtime.last_error())
     }
 
-    /// Reads connectivity, decides between priorities, opens what is wanted, publishes the picker. Returns what is
-    /// no longer kept, to be dropped outside the lock.
+    /// Decides between priorities, opens what is wanted, publishes the picker. Returns what is no longer kept, to be
+    /// dropped outside the lock.
     fn refresh(self: &Arc<Self>, state: &mut State, now: Instant) -> Vec<Arc<EndpointRuntime>> {
         let config = state.config.clone();
         let endpoints = state.endpoints.clone();
-        let states: Vec<EndpointState> = state
-            .in_order
-            .iter()
-            .map(|e| EndpointState { connectivity: e.connectivity(), ejected: false })
-            .collect();
+        let states = std::mem::take(&mut state.states);
         let view = View::new(&config, &endpoints, &states);
         let chosen = state.priorities.update(now.into_std(), &view.connectivity());
         let removed = self.let_go(state, &view);
         self.connect_wanted(state, &view, &states);
-        let slots = state.in_order.iter().zip(endpoints.iter());
-        let slots = slots.map(|(e, config)| EndpointSlot { runtime: e.clone(), extra: config.extra.clone() });
-        let table = Table { picker: view.picker(chosen, &mut ThreadRng), endpoints: slots.collect() };
-        self.table.store(Arc::new(table));
+        let picker = view.picker(chosen, &mut ThreadRng);
+        self.table.store(Arc::new(Table { picker, endpoints: state.roster.slots().clone() }));
         self.published.notify_waiters();
+        state.states = states;
+        if !removed.is_empty() {
+            state.read();
+        }
         removed
     }
 
@@ -220,11 +235,11 @@ impl ClusterRuntime {
         let mut room = MAX_CONNECTING.saturating_sub(connecting);
         for priority in (0..state.endpoints.priorities.len()).filter(|p| state.priorities.wants(*p)) {
             for ix in view.candidates(priority).filter(|ix| is(*ix, Connectivity::Idle)) {
-                let Some(endpoint) = state.in_order.get(ix.get()).filter(|_| room > 0) else { return };
+                let Some(slot) = state.roster.slots().get(ix.get()).filter(|_| room > 0) else { return };
                 room -= 1;
                 for kind in [RequestKind::Grpc, RequestKind::Http] {
                     if used_by & kind_bit(kind) != 0 {
-                        endpoint.connect_soon(state.keys.of(kind));
+                        slot.runtime.connect_soon(state.keys.of(kind));
                     }
                 }
             }
@@ -237,22 +252,17 @@ impl ClusterRuntime {
         if (0..levels).all(|p| state.priorities.keeps(p)) {
             return Vec::new();
         }
-        let kept: Vec<Address> = (0..levels)
+        let slots = state.roster.slots().clone();
+        let kept: HashSet<&Address> = (0..levels)
             .filter(|p| state.priorities.keeps(*p))
             .flat_map(|p| view.candidates(p))
-            .filter_map(|ix| state.in_order.get(ix.get()).map(|e| e.address().clone()))
+            .filter_map(|ix| slots.get(ix.get()).map(|slot| slot.runtime.address()))
             .collect();
-        let idle = |e: &Arc<EndpointRuntime>| e.connectivity() == Connectivity::Idle;
-        let gone = |e: &Arc<EndpointRuntime>| !idle(e) && !kept.contains(e.address());
-        let removed: Vec<_> = state.by_address.values().filter(|e| gone(e)).cloned().collect();
-        for old in &removed {
-            let fresh = self.endpoint(&state.config, &state.keys, old.address());
-            for slot in state.in_order.iter_mut().filter(|e| Arc::ptr_eq(e, old)) {
-                *slot = fresh.clone();
-            }
-            state.by_address.insert(old.address().clone(), fresh);
-        }
-        removed
+        let is_gone = |endpoint: &Arc<EndpointRuntime>| {
+            endpoint.connectivity() != Connectivity::Idle && !kept.contains(endpoint.address())
+        };
+        let make = |address: &Address| self.endpoint(&state.config, &state.keys, address);
+        state.roster.renew(is_gone, make)
     }
 
     fn endpoint(
@@ -315,6 +325,7 @@ async fn follow(cluster: Weak<ClusterRuntime>, wake: Arc<Notify>) {
         let next = {
             let Some(cluster) = cluster.upgrade() else { return };
             let mut state = cluster.lock();
+            state.read();
             let removed = cluster.refresh(&mut state, Instant::now());
             let next = state.priorities.next_wake();
             drop(state);
@@ -333,9 +344,8 @@ async fn follow(cluster: Weak<ClusterRuntime>, wake: Arc<Notify>) {
     }
 }
 
-/// What did not change is nearly always shared.
-fn same<T: PartialEq>(before: &Arc<T>, after: &Arc<T>) -> bool {
-    Arc::ptr_eq(before, after) || before == after
+fn endpoint_state(slot: &EndpointSlot) -> EndpointState {
+    EndpointState { connectivity: slot.runtime.connectivity(), ejected: false }
 }
 
 fn kind_bit(kind: RequestKind) -> u8 {
@@ -348,6 +358,16 @@ fn kind_bit(kind: RequestKind) -> u8 {
 /// The parts of a configuration that a pool is built with.
 fn pool_limits(config: &ClusterConfig) -> impl PartialEq + use<> {
     (config.connect_timeout, config.keepalive, config.limits.max_connections_per_endpoint)
+}
+
+// === impl State ===
+
+impl State {
+    /// Reads the connectivity of every endpoint.
+    fn read(&mut self) {
+        self.states.clear();
+        self.states.extend(self.roster.slots().iter().map(endpoint_state));
+    }
 }
 
 // === impl Keys ===

@@ -7,6 +7,6 @@
 
 pub(crate) mod cluster;
 pub mod endpoint;
-pub(crate) mod reconcile;
 pub(crate) mod registry;
 pub(crate) mod rng;
+pub(crate) mod roster;

@@ -32,6 +32,12 @@ impl Allocated {
     }
 }
 
+/// Bytes that are on the heap now.
+pub(crate) fn live_bytes() -> i64 {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated as i64 - stats.bytes_deallocated as i64
+}
+
 #[cfg(test)]
 mod tests {
     use std::hint::black_box;

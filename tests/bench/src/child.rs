@@ -61,9 +61,14 @@ pub(crate) struct Child {
 impl Child {
     /// Starts this binary in the role given by `args`.
     pub(crate) fn spawn(wrap: &Wrap, args: &[String]) -> Result<Self> {
-        let exe = std::env::current_exe()?;
-        let mut process =
-            wrap.command(&exe).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut command = wrap.command(&std::env::current_exe()?);
+        command.args(args);
+        Self::start(command, args.join(" "))
+    }
+
+    /// Starts any command that speaks in lines of JSON.
+    pub(crate) fn start(mut command: Command, what: String) -> Result<Self> {
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let orders = process.stdin.take().ok_or("the child has no stdin")?;
         let output = process.stdout.take().ok_or("the child has no stdout")?;
         let (sender, lines) = channel();
@@ -74,13 +79,18 @@ impl Child {
                 }
             }
         });
-        Ok(Self { process, orders, lines, what: args.join(" ") })
+        Ok(Self { process, orders, lines, what })
     }
 
     /// The next line of the child.
     pub(crate) fn hear<T: DeserializeOwned>(&self) -> Result<T> {
+        self.hear_within(SILENCE)
+    }
+
+    /// The next line of the child, if it says something in time.
+    pub(crate) fn hear_within<T: DeserializeOwned>(&self, patience: Duration) -> Result<T> {
         let line =
-            self.lines.recv_timeout(SILENCE).map_err(|e| format!("`{}` says nothing: {e}", self.what))?;
+            self.lines.recv_timeout(patience).map_err(|e| format!("`{}` says nothing: {e}", self.what))?;
         serde_json::from_str(&line).map_err(|e| format!("`{}` says `{line}`: {e}", self.what).into())
     }
 

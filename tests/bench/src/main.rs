@@ -1,5 +1,5 @@
 //! Macro benchmarks of the mesh beside its peers, in one run and with one command:
-//! `cargo run --release -p mesh-bench -- [--quick] [--check] [--json FILE] [--profiles DIR]`.
+//! `cargo run --release -p mesh-bench -- [--xds] [--quick] [--check] [--json FILE] [--profiles DIR]`.
 //!
 //! The binary executes itself for every child role. Instructions come from callgrind and allocations from a counting
 //! allocator, both exact; times are shown as ratios of neighbours in one run, pinned to one core.
@@ -18,6 +18,7 @@ mod report;
 mod resources;
 mod role;
 mod rows;
+mod xds;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,7 +30,8 @@ use crate::rows::{Context, decisions, ratio, stack, unary};
 /// Failures end the run with their text.
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-const USAGE: &str = "usage: mesh-bench [--quick] [--check] [--json FILE] [--profiles DIR]
+const USAGE: &str = "usage: mesh-bench [--xds] [--quick] [--check] [--json FILE] [--profiles DIR]
+  --xds           the configuration's path at scale, instead of the request's
   --quick         fewer samples, about a minute
   --check         exit with failure when a bound is missed
   --json FILE     write everything that was measured
@@ -37,6 +39,7 @@ const USAGE: &str = "usage: mesh-bench [--quick] [--check] [--json FILE] [--prof
 
 #[derive(Debug, Default)]
 struct Options {
+    xds: bool,
     quick: bool,
     check: bool,
     json: Option<PathBuf>,
@@ -50,6 +53,7 @@ impl Options {
         while let Some(arg) = args.next() {
             let mut path = || args.next().map(PathBuf::from).ok_or(USAGE);
             match arg.as_str() {
+                "--xds" => options.xds = true,
                 "--quick" => options.quick = true,
                 "--check" => options.check = true,
                 "--json" => options.json = Some(path()?),
@@ -87,6 +91,12 @@ fn dispatch(args: &[String]) -> Result<bool> {
             role::client(kind.parse()?, &site)?;
         }
         ["micro", family, how] => micro::role(family.parse()?, how.parse()?)?,
+        ["xds-server", kind, clusters, endpoints] => {
+            xds::server_role(kind.parse()?, clusters.parse()?, endpoints.parse()?)?;
+        }
+        ["xds-client", kind, protocol, xds, clusters] => {
+            xds::client_role(kind.parse()?, protocol.parse()?, xds.parse()?, clusters.parse()?)?;
+        }
         ["control-plane", server] => resources::control_plane(server.parse()?)?,
         _ => return drive(&args.iter().map(ToString::to_string).collect::<Vec<_>>()),
     }
@@ -95,8 +105,13 @@ fn dispatch(args: &[String]) -> Result<bool> {
 
 fn drive(args: &[String]) -> Result<bool> {
     let options = Options::parse(args)?;
-    let cx = Context::new(options.quick, options.profiles)?;
     let mut report = Report::new(options.quick)?;
+    if options.xds {
+        xds::measure(&mut report, options.quick)?;
+        let holds = report.finish(options.json.as_deref())?;
+        return Ok(holds || !options.check);
+    }
+    let cx = Context::new(options.quick, options.profiles)?;
     unary::measure(&cx, &mut report)?;
     stack::measure(&cx, &mut report)?;
     decisions::routes(&cx, &mut report)?;

@@ -43,7 +43,7 @@ pub(crate) fn phase_mark(phase: u64) {
 /// CPU time of this process over all its threads, from the scheduler's own clock.
 ///
 /// The kernel brings the running thread's account up to date when it leaves the CPU, so the thread sleeps once first.
-fn cpu_ns() -> Result<u64> {
+pub(crate) fn cpu_ns() -> Result<u64> {
     std::thread::sleep(Duration::from_micros(50));
     let mut total = 0;
     for task in std::fs::read_dir("/proc/self/task")? {
