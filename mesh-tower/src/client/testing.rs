@@ -152,7 +152,8 @@ pub(crate) fn cluster(name: &str, endpoints: EndpointsConfig) -> ClusterConfig {
     ClusterConfig { protocol: UpstreamProtocol::Http2, ..testing::cluster(name, endpoints) }
 }
 
-fn snapshot(version: u64, routes: RouteConfig, clusters: &[ClusterConfig]) -> ClientSnapshot {
+/// A snapshot of these routes and those of the clusters that they name.
+pub(crate) fn snapshot(version: u64, routes: RouteConfig, clusters: &[ClusterConfig]) -> ClientSnapshot {
     use mesh_core::config::cluster::Discovery;
     let routes = Arc::new(RouteTable::compile(Arc::new(routes)));
     let find = |name: &Arc<str>| {

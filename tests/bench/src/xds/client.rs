@@ -112,7 +112,7 @@ where
     <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
 {
     async fn call(&mut self, cluster: usize) -> Result<()> {
-        self.grpc.ready().await.map_err(Into::into)?;
+        self.grpc.ready().await.map_err(|error| -> StdError { error.into() })?;
         let path = PathAndQuery::try_from(path(cluster))?;
         let codec = ProstCodec::<EchoMessage, EchoMessage>::default();
         self.grpc.unary(tonic::Request::new(EchoMessage::default()), path, codec).await?;

@@ -6,6 +6,7 @@
 
 mod backend;
 mod client;
+mod picker;
 mod python;
 mod rows;
 mod server;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Client, ClientOrder, Counted, Listening, Loaded, PATIENCE, Protocol, Pushed, Pushes, Server, ServerOrder,
-    Started, TARGET, python,
+    Started, TARGET, picker, python,
 };
 use crate::Result;
 use crate::child::{Child, Wrap};
@@ -56,7 +56,8 @@ pub(crate) fn measure(report: &mut Report, quick: bool) -> Result<()> {
     bench.propagation(report)?;
     bench.cpu(report)?;
     bench.resume(report)?;
-    bench.churn(report)
+    bench.churn(report)?;
+    picker(report)
 }
 
 impl Bench {
@@ -166,7 +167,7 @@ impl Bench {
         let times = 100;
         let mut site = Site::start(Server::Ours, self.large(), ENDPOINTS)?;
         let (mut child, _) = self.start(&site, site.at.direct, Client::Mesh, Protocol::Incremental)?;
-        let mut idle = |ms: u64, child: &mut Child| -> Result<u64> {
+        let idle = |ms: u64, child: &mut Child| -> Result<u64> {
             child.tell(&ClientOrder::Idle { ms })?;
             child.hear_within(PATIENCE)
         };
@@ -336,6 +337,12 @@ impl Site {
 /// Each client with the best protocol that it has.
 fn one_each() -> impl Iterator<Item = (Client, Protocol)> {
     CLIENTS.into_iter().skip(1)
+}
+
+/// From a snapshot in which one of 100,000 endpoints of a cluster is another to the picker that has it.
+fn picker(report: &mut Report) -> Result<()> {
+    let mut spans = picker::spans()?;
+    report.check(at_most("picker with one of 100,000 endpoints changed", Some(median(&mut spans)), 5.0, "ms"))
 }
 
 fn check_scale(
