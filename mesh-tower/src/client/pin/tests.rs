@@ -153,7 +153,7 @@ async fn what_did_not_change_stays_the_same_cluster_whatever_changes_beside_it()
     let first = PinnedSnapshot::new(&before, None, runtime);
     let at = |pinned: &PinnedSnapshot, position| pinned.cluster(Some(ClusterIx::new(position))).unwrap();
     let (a, b) = (at(&first, 0), at(&first, 1));
-    let mut after = ClientSnapshot { version: 2, ..before.clone() };
+    let mut after = ClientSnapshot { version: 2, ..before };
     after.clusters.set(1, snapshot(2, &[("a", 1), ("b", 3)]).clusters[1].clone());
     let second = PinnedSnapshot::new(&after, Some(&first), runtime);
     assert!(Arc::ptr_eq(&a, &at(&second, 0)) && !Arc::ptr_eq(&b, &at(&second, 1)));
