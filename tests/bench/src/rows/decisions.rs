@@ -6,10 +6,12 @@ use super::Context;
 use crate::Result;
 use crate::icount;
 use crate::micro::{Family, Measured, counted, timed};
-use crate::report::{Check, Report, number};
+use crate::report::{Check, Measure, Report, number};
 
 /// A decision among ten thousand may cost this much of one among ten.
 const FLAT: f64 = 1.5;
+/// Instructions per route that shares the matching path: what stands for the time below.
+const SAME_PATH_INSTRUCTIONS: f64 = 110.0;
 /// Nanoseconds per route that shares the matching path.
 const SAME_PATH_NS: f64 = 30.0;
 /// Nanoseconds per pick.
@@ -49,16 +51,20 @@ pub(crate) fn routes(cx: &Context, report: &mut Report) -> Result<()> {
             value: ratio,
             at_most: FLAT,
             unit: "x",
+            measure: Measure::Exact,
         })?;
     }
-    let slope = |many: &str, one: &str, more: f64| (of(&times, many) - of(&times, one)) / more;
-    report.check(Check {
-        what: "each route that shares the matching path".to_owned(),
-        value: slope("same path 201", "same path 1", 200.0),
-        at_most: SAME_PATH_NS,
-        unit: "ns",
-    })?;
-    let regex = slope("regexes 101", "regexes 1", 100.0);
+    let slope =
+        |of_all: &[Measured], many: &str, one: &str, more: f64| (of(of_all, many) - of(of_all, one)) / more;
+    for (of_all, at_most, unit, measure) in [
+        (&counts, SAME_PATH_INSTRUCTIONS, "instructions", Measure::Exact),
+        (&times, SAME_PATH_NS, "ns", Measure::Time),
+    ] {
+        let value = slope(of_all, "same path 201", "same path 1", 200.0);
+        let what = "each route that shares the matching path".to_owned();
+        report.check(Check { what, value, at_most, unit, measure })?;
+    }
+    let regex = slope(&times, "regexes 101", "regexes 1", 100.0);
     report.note(&format!("each regex route before the one that matches: {} ns", number(regex)))?;
     data.insert("regex_slope_ns".to_owned(), json!(regex));
     report.put("route_decision", Value::Object(data));
@@ -79,6 +85,7 @@ pub(crate) fn picks(report: &mut Report) -> Result<()> {
             value: case.cost,
             at_most: PICK_NS,
             unit: "ns",
+            measure: Measure::Time,
         })?;
     }
     let data = times.iter().map(|case| (case.name.clone(), json!({"ns": case.cost}))).collect();

@@ -13,7 +13,7 @@ use crate::Result;
 use crate::child::{ClientChild, Wrap};
 use crate::icount;
 use crate::peers::{ClientKind, ServerKind};
-use crate::report::{Check, Report, number};
+use crate::report::{Check, Measure, Report, number};
 use crate::role::Served;
 
 /// The most that two measurements of the same thing may differ.
@@ -92,12 +92,14 @@ fn check(report: &mut Report, side: &str, mesh: &Cost, than: &str, at_most: [f64
         value: mesh.instructions,
         at_most: instructions,
         unit: "",
+        measure: Measure::Exact,
     })?;
     report.check(Check {
         what: format!("{side} allocations of mesh, not more than {than}"),
         value: mesh.allocations,
         at_most: allocations,
         unit: "",
+        measure: Measure::Exact,
     })
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::Result;
 use crate::child::{Child, Wrap};
-use crate::report::{Check, Report, median, number};
+use crate::report::{Check, Measure, Report, median, number};
 use crate::resources::NODE;
 
 /// Every client with each of its protocols.
@@ -363,7 +363,8 @@ fn check_scale(
 }
 
 fn at_most(what: &str, value: Option<f64>, at_most: f64, unit: &'static str) -> Check {
-    Check { what: what.to_owned(), value: value.unwrap_or(f64::INFINITY), at_most, unit }
+    let measure = if unit == "ms" { Measure::Time } else { Measure::Exact };
+    Check { what: what.to_owned(), value: value.unwrap_or(f64::INFINITY), at_most, unit, measure }
 }
 
 fn bootstrap(at: SocketAddr) -> Value {
