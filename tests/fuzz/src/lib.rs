@@ -18,6 +18,7 @@ use libfuzzer_sys::arbitrary::{Arbitrary, Unstructured};
 use mesh_xds::ads::Kind;
 use mesh_xds::resource::{Decoded, Rules, decode};
 use mesh_xds::resource_json::{Format, parse};
+use mesh_xds::static_config::StaticSource;
 
 /// The choices of a mutation, drawn from the input of the fuzzer.
 struct Choices<'a, 'b>(&'a mut Unstructured<'b>);
@@ -36,9 +37,32 @@ pub fn border(kind: Kind, data: &[u8]) {
     check(kind, &bytes);
 }
 
+/// The rules under which the seeds are valid.
+pub fn rules() -> Rules {
+    Rules { certificate_providers: BTreeSet::from([Arc::from("default")]) }
+}
+
+/// A valid static file, of every seed.
+pub fn static_file() -> &'static str {
+    static FILE: OnceLock<String> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let mut file = "resources:\n".to_owned();
+        for (kind, yaml) in seeds::seeds() {
+            file.push_str(&format!("- \"@type\": {}\n", kind.type_url()));
+            for line in yaml.lines() {
+                file.push_str(&format!("  {line}\n"));
+            }
+        }
+        if let Err(error) = StaticSource::from_text(&file, Format::Yaml, rules()) {
+            panic!("the seeds are a valid file: {error}");
+        }
+        file
+    })
+}
+
 /// A resource is judged without a panic, twice alike, and what is accepted names what it leads to.
 pub fn check(kind: Kind, bytes: &[u8]) {
-    let rules = Rules { certificate_providers: BTreeSet::from([Arc::from("default")]) };
+    let rules = rules();
     let judge = || decode(kind, kind.type_url(), bytes, &rules);
     let Decoded { name, verdict } = judge();
     match verdict {

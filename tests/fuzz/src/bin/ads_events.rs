@@ -21,7 +21,14 @@ enum Event {
     Unwatch(u8, u8),
     Connected,
     Disconnected,
-    Response { kind: u8, version: u8, nonce: u8, resources: Vec<Resource>, removed: Vec<u8>, heartbeats: Vec<(u8, u8)> },
+    Response {
+        kind: u8,
+        version: u8,
+        nonce: u8,
+        resources: Vec<Resource>,
+        removed: Vec<u8>,
+        heartbeats: Vec<(u8, u8)>,
+    },
     Later(u16),
     Transmit,
 }
@@ -75,7 +82,10 @@ impl Told {
         match &request.ask {
             Ask::All { names, .. } => {
                 let wanted = |name: &Arc<str>| watched.contains(&(kind, name.clone()));
-                assert!(request.refusal.is_some() || names.iter().all(wanted), "asks for what is watched alone");
+                assert!(
+                    request.refusal.is_some() || names.iter().all(wanted),
+                    "asks for what is watched alone"
+                );
                 self.names.retain(|(of, _)| *of != kind);
                 self.names.extend(names.iter().map(|name| (kind, name.clone())));
             }
@@ -92,7 +102,9 @@ impl Told {
 }
 
 fn response(incremental: bool, event: &Event) -> Option<Response<u8>> {
-    let Event::Response { kind: k, version, nonce, resources, removed, heartbeats } = event else { return None };
+    let Event::Response { kind: k, version, nonce, resources, removed, heartbeats } = event else {
+        return None;
+    };
     let ttl = |seconds: u8| Duration::from_secs(seconds.into());
     let one = |resource: &Resource| Received {
         name: (resource.name != u8::MAX).then(|| name(resource.name)),
@@ -136,13 +148,18 @@ libfuzzer_sys::fuzz_target!(|input: Input| {
                 told = Told::default();
             }
             Event::Response { .. } => {
-                response(incremental, event).into_iter().for_each(|response| ads.handle_response(now, response));
+                response(incremental, event)
+                    .into_iter()
+                    .for_each(|response| ads.handle_response(now, response));
             }
             Event::Later(millis) => {
                 now += Duration::from_millis(u64::from(*millis));
                 ads.handle_timeout(now);
                 let passed = ads.poll_timeout().is_some_and(|at| at <= now);
-                assert!(!passed || ads.wants_transmit(now), "what has passed waits for room on the stream alone");
+                assert!(
+                    !passed || ads.wants_transmit(now),
+                    "what has passed waits for room on the stream alone"
+                );
             }
             Event::Transmit => {
                 told.transmit(&mut ads, now, &watched);
