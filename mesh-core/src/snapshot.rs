@@ -38,7 +38,7 @@ pub struct ClusterEntry {
     /// The name that the route gives.
     pub name: Arc<str>,
     /// The cluster, or a named error. An error concerns this cluster alone.
-    pub cluster: Result<ResolvedCluster, ConfigError>,
+    pub cluster: Result<ResolvedCluster, Box<ConfigError>>,
 }
 
 /// A cluster with its endpoints.
@@ -49,7 +49,7 @@ pub struct ResolvedCluster {
     /// Its endpoints; none of them where EDS has none.
     pub endpoints: Arc<EndpointsConfig>,
     /// Why there are no endpoints, for the message of a request that fails by it.
-    pub note: Option<ConfigError>,
+    pub note: Option<Box<ConfigError>>,
 }
 
 /// What a server sees.

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use mesh_core::config::units::{InvalidDuration, OutOfRange};
 use mesh_core::matcher::cidr::InvalidCidr;
@@ -228,6 +228,12 @@ impl Unapplied {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Shares it. Nearly all are empty: those are one.
+    pub(crate) fn shared(self) -> Arc<Self> {
+        static EMPTY: LazyLock<Arc<Unapplied>> = LazyLock::new(Arc::default);
+        if self.is_empty() { EMPTY.clone() } else { Arc::new(self) }
     }
 
     fn push(&mut self, path: impl FnOnce() -> FieldPath) {

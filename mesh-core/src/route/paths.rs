@@ -131,13 +131,22 @@ impl PrefixIndex {
         &mut bucket[at]
     }
 
-    /// Derives the lengths and the filter, once every prefix is in.
+    /// Derives the lengths and the filter, once every prefix is in, and gives back the room for more.
     fn seal(&mut self) {
+        for bucket in self.buckets.values_mut() {
+            bucket.shrink_to_fit();
+            for Prefix { text: _, plain, separated } in bucket {
+                plain.shrink_to_fit();
+                separated.shrink_to_fit();
+            }
+        }
+        self.buckets.shrink_to_fit();
         let prefixes = self.buckets.values().flatten();
         self.lengths = prefixes.map(|p| p.text.len()).collect();
         let bits = (self.lengths.len() * Self::FILTER_BITS).next_power_of_two().max(64);
         self.lengths.sort_unstable();
         self.lengths.dedup();
+        self.lengths.shrink_to_fit();
         self.filter = vec![0; bits / 64];
         for hash in self.buckets.keys() {
             let bit = *hash as usize & (bits - 1);

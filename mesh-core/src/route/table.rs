@@ -80,6 +80,7 @@ impl RouteTable {
         let mut clusters = Interner::default();
         let index = HostIndex::new(&config.virtual_hosts);
         let hosts = config.virtual_hosts.iter().map(|host| HostTable::compile(host, &mut clusters)).collect();
+        clusters.names.shrink_to_fit();
         Self { clusters: clusters.names, index, hosts, config }
     }
 

@@ -161,7 +161,7 @@ pub(crate) fn snapshot(version: u64, routes: RouteConfig, clusters: &[ClusterCon
         let Discovery::Static(endpoints) = &config.discovery else { return None };
         Some(ResolvedCluster { endpoints: endpoints.clone(), config, note: None })
     };
-    let absent = || ConfigError { kind: "cluster", ..problem(ConfigProblem::DoesNotExist) };
+    let absent = || Box::new(ConfigError { kind: "cluster", ..problem(ConfigProblem::DoesNotExist) });
     let entry = |name: &Arc<str>| ClusterEntry { name: name.clone(), cluster: find(name).ok_or_else(absent) };
     ClientSnapshot {
         version,

@@ -132,12 +132,12 @@ impl<R> Ads<R> {
     }
 
     /// Begins to watch a resource, or all of the kind ([`WILDCARD`]). Watching what is watched changes nothing.
-    pub fn watch(&mut self, kind: Kind, name: &str) {
+    pub fn watch(&mut self, kind: Kind, name: impl Into<Name>) {
         let Watched { entries, conversation } = self.kinds.get_mut(kind);
-        if entries.get(name).is_some_and(|entry| entry.by_name) {
+        let name = name.into();
+        if entries.get(&name).is_some_and(|entry| entry.by_name) {
             return;
         }
-        let name: Name = Arc::from(name);
         let state = if &*name == WILDCARD { State::Everything } else { State::Wanted { deadline: None } };
         conversation.added(&name);
         entries.entry(name).or_insert_with(|| Entry::new(state)).by_name = true;
@@ -362,7 +362,12 @@ impl<R> Ads<R> {
 
     /// The next thing that is new.
     pub fn poll_update(&mut self) -> Option<Update<R>> {
-        self.updates.pop_front()
+        let update = self.updates.pop_front();
+        if update.is_none() {
+            // A large response leaves room for as many again.
+            self.updates = VecDeque::new();
+        }
+        update
     }
 
     fn handle_value(

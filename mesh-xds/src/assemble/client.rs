@@ -167,8 +167,8 @@ impl Base {
     fn error(&self, assembler: Assembler<'_>, position: u32) -> Option<mesh_core::snapshot::ConfigError> {
         let (entry, _) = assembler.cluster(self.routes.clusters().get(position as usize)?);
         match entry.cluster {
-            Ok(cluster) => cluster.note,
-            Err(error) => Some(error),
+            Ok(cluster) => cluster.note.map(|note| *note),
+            Err(error) => Some(*error),
         }
     }
 }

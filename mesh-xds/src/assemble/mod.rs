@@ -119,7 +119,7 @@ impl Assembler<'_> {
             Err(problem) => {
                 let hold = Hold::of(&problem);
                 let error = self.error(Kind::Cluster, name, problem);
-                return (ClusterEntry { name: name.clone(), cluster: Err(error) }, hold);
+                return (ClusterEntry { name: name.clone(), cluster: Err(error.into()) }, hold);
             }
         };
         let ((endpoints, note), hold) = match &config.discovery {
@@ -130,7 +130,7 @@ impl Assembler<'_> {
                 Err(problem) => {
                     let hold = Hold::of(&problem);
                     let error = self.error(Kind::Endpoints, service, problem);
-                    ((Arc::new(EndpointsConfig::empty(service.clone())), Some(error)), hold)
+                    ((Arc::new(EndpointsConfig::empty(service.clone())), Some(error.into())), hold)
                 }
             },
         };
@@ -140,7 +140,8 @@ impl Assembler<'_> {
 
     fn with_note(self, endpoints: &Arc<EndpointsConfig>) -> Assignment {
         let is_empty = endpoints.iter().next().is_none();
-        let note = is_empty.then(|| self.error(Kind::Endpoints, &endpoints.name, ConfigProblem::Empty));
+        let note =
+            is_empty.then(|| Box::new(self.error(Kind::Endpoints, &endpoints.name, ConfigProblem::Empty)));
         (endpoints.clone(), note)
     }
 
@@ -149,7 +150,7 @@ impl Assembler<'_> {
     }
 }
 
-type Assignment = (Arc<EndpointsConfig>, Option<ConfigError>);
+type Assignment = (Arc<EndpointsConfig>, Option<Box<ConfigError>>);
 
 impl<S> From<Stop> for Assembled<S> {
     fn from(stop: Stop) -> Self {

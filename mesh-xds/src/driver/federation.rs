@@ -71,7 +71,7 @@ impl Federation {
         }
         for server in self.fallback.in_use(authority) {
             if let Some(server) = self.servers.get_mut(server.get()) {
-                server.ads.watch(kind, name);
+                server.ads.watch(kind, name.clone());
             }
         }
         self.unsettled = true;
@@ -286,7 +286,7 @@ impl Federation {
                     "falling back to another control plane"
                 );
                 for (kind, name) in names {
-                    server.ads.watch(*kind, name);
+                    server.ads.watch(*kind, name.clone());
                 }
             }
             self.adopt(next, is_cached);

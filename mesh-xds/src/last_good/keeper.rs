@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use envoy_types::pb::google::protobuf::Any;
@@ -79,7 +80,7 @@ fn validate(entry: &Entry, rules: &Rules) -> Result<Accepted, LastGoodError> {
     let resource = Any { type_url: kind.type_url().to_owned(), value: bytes.to_vec() };
     let Decoded { verdict, .. } = decode_within(*kind, Some(name.clone()), Some(&resource), rules);
     match verdict {
-        Ok(accepted) => Ok(Accepted { bytes: Some(bytes.clone()), ..accepted }),
+        Ok(accepted) => Ok(Accepted { bytes: Some(Arc::new(bytes.clone())), ..accepted }),
         Err(invalid) => Err(LastGoodError::Invalid { kind: *kind, name: name.clone(), invalid }),
     }
 }

@@ -76,7 +76,7 @@ fn put(last_good: &mut LastGood, name: &str) {
     let bytes = cluster(name);
     let accepted =
         decode(Kind::Cluster, Kind::Cluster.type_url(), &bytes, &Rules::default()).verdict.unwrap();
-    last_good.put(Kind::Cluster, &name.into(), &Accepted { bytes: Some(bytes), ..accepted });
+    last_good.put(Kind::Cluster, &name.into(), &Accepted { bytes: Some(bytes.into()), ..accepted });
 }
 
 /// Waits (in paused time) until the file is another one than before.
@@ -172,7 +172,7 @@ fn a_valid_file_is_restored_and_what_a_crash_left_beside_it_is_not_looked_at() {
     let (mut restored, _keeper) = disk.restore();
     let count = restored.count();
     let accepted = restored.restore(Kind::Cluster, &"b".into()).unwrap();
-    assert_eq!(accepted.bytes.as_ref(), Some(&cluster("b")));
+    assert_eq!(accepted.bytes.as_deref(), Some(&cluster("b")));
     assert_eq!(restored.restore(Kind::Endpoints, &"b".into()), None);
     assert_eq!(count.load(Ordering::Relaxed), 1);
     restored.put(Kind::Cluster, &"b".into(), &accepted);

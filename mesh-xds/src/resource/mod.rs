@@ -62,7 +62,7 @@ pub struct Accepted {
     /// Fields that are set and have no effect here.
     pub unapplied: Arc<Unapplied>,
     /// The message that it was read from, for whoever asked to keep it.
-    pub bytes: Option<Bytes>,
+    pub bytes: Option<Arc<Bytes>>,
 }
 
 /// A valid resource's value. Cloning shares it.
@@ -89,6 +89,16 @@ impl Checked {
             Self::Route(_) => Kind::Route,
             Self::Cluster(_) => Kind::Cluster,
             Self::Endpoints(_) => Kind::Endpoints,
+        }
+    }
+
+    /// The name that the value itself holds; a listener's has none.
+    fn name(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Listener(_) => None,
+            Self::Route(routes) => Some(&routes.name),
+            Self::Cluster(cluster) => Some(&cluster.name),
+            Self::Endpoints(endpoints) => Some(&endpoints.name),
         }
     }
 
@@ -169,7 +179,7 @@ pub(crate) fn decode_within(
             let reason = Reason::Contradiction("the name of the resource within");
             Decoded { name: Some(outer), verdict: refused("name", reason) }
         }
-        (outer, inner) => Decoded { name: outer.or(inner.name), verdict: inner.verdict },
+        (outer, inner) => Decoded { name: inner.name.or(outer), verdict: inner.verdict },
     }
 }
 
@@ -195,12 +205,15 @@ where
         return Decoded { name: None, verdict: refused(field, Reason::Empty) };
     }
     let name = canonical(name);
-    let verdict = Place::root(|at| validate(pb, at)).map(|(value, unapplied)| Accepted {
-        resource: value.into(),
-        unapplied: Arc::new(unapplied),
-        bytes: None,
-    });
-    Decoded { name: Some(name), verdict }
+    match Place::root(|at| validate(pb, at)) {
+        Ok((value, unapplied)) => {
+            let resource = value.into();
+            let name = resource.name().filter(|own| **own == name).cloned().unwrap_or(name);
+            let accepted = Accepted { resource, unapplied: unapplied.shared(), bytes: None };
+            Decoded { name: Some(name), verdict: Ok(accepted) }
+        }
+        Err(invalid) => Decoded { name: Some(name), verdict: Err(invalid) },
+    }
 }
 
 fn of_source(source: &RouteSource) -> Vec<(Kind, Arc<str>)> {

@@ -37,7 +37,8 @@ pub(super) struct Digest {
 /// The verdicts of one kind: one for each name.
 #[derive(Debug, Default)]
 struct Judged {
-    by_key: HashMap<u64, Judgement>,
+    /// Boxed, because a table has up to twice the room that it needs.
+    by_key: HashMap<u64, Box<Judgement>>,
     by_name: HashMap<Name, u64>,
 }
 
@@ -67,7 +68,7 @@ impl Verdicts {
     /// What was decided about these bytes.
     pub(super) fn find(&self, kind: Kind, digest: Digest) -> Option<(&Name, &Verdict)> {
         let judgement = self.kinds.get(kind).by_key.get(&digest.key)?;
-        let Judgement { check, size, name, verdict } = judgement;
+        let Judgement { check, size, name, verdict } = &**judgement;
         ((*check, *size) == (digest.check, digest.size)).then_some((name, verdict))
     }
 
@@ -78,7 +79,7 @@ impl Verdicts {
         if let Some(before) = by_name.insert(name.clone(), key).filter(|before| *before != key) {
             by_key.remove(&before);
         }
-        let judgement = Judgement { check, size, name: name.clone(), verdict: verdict.clone() };
+        let judgement = Box::new(Judgement { check, size, name: name.clone(), verdict: verdict.clone() });
         match by_key.entry(key) {
             Entry::Vacant(free) => _ = free.insert(judgement),
             Entry::Occupied(mut taken) => {

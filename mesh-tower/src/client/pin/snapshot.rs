@@ -38,7 +38,7 @@ pub(crate) struct PinnedCluster {
     pub(crate) runtime: Arc<ClusterRuntime>,
     pub(crate) keys: Keys,
     /// Why there are no endpoints, where there are none.
-    pub(crate) note: Option<ConfigError>,
+    pub(crate) note: Option<Box<ConfigError>>,
 }
 
 /// The place of a cluster that is made when it is first used. Shared by all snapshots in which the cluster is the same.

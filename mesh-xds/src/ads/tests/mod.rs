@@ -35,7 +35,7 @@ impl Script {
     fn watching(protocol: Protocol, kind: Kind, names: &[&str]) -> Self {
         let mut script = Self::new(protocol);
         for name in names {
-            script.ads.watch(kind, name);
+            script.ads.watch(kind, *name);
         }
         script.connect();
         script.requests();

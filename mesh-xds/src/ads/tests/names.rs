@@ -9,7 +9,7 @@ fn a_thousand_watches_of_each_kind_are_four_requests() {
         script.connect();
         for kind in Kind::ALL {
             for i in 0..1_000 {
-                script.ads.watch(kind, &format!("r{i}"));
+                script.ads.watch(kind, format!("r{i}"));
             }
         }
         let requests = script.requests();

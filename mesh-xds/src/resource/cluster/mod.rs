@@ -191,6 +191,8 @@ fn discovery(
                 // The name of a cluster is of another type than that of its endpoints (gRFC A47).
                 true if is_xdstp(name) => at.at("service_name").fail(Reason::Empty),
                 true => Ok(Discovery::Eds { service: name.clone() }),
+                // One text for both, as control planes tend to have it.
+                false if service_name == **name => Ok(Discovery::Eds { service: name.clone() }),
                 false => Ok(Discovery::Eds { service: canonical(&service_name) }),
             }
         }

@@ -69,8 +69,12 @@ pub(super) fn assignment(
     if let Some(gap) = (0..).zip(priorities.keys()).find(|(wanted, found)| wanted != *found) {
         return at.fail(Reason::PriorityGap(gap.0));
     }
-    let priorities = priorities.into_values().map(|p| PriorityConfig { localities: p.localities });
-    Ok(EndpointsConfig { name: canonical(&cluster_name), priorities: priorities.collect(), drops })
+    let mut all = Vec::with_capacity(priorities.len());
+    for Priority { mut localities, weight: _ } in priorities.into_values() {
+        localities.shrink_to_fit();
+        all.push(PriorityConfig { localities });
+    }
+    Ok(EndpointsConfig { name: canonical(&cluster_name), priorities: all, drops })
 }
 
 /// What may be there once.

@@ -165,9 +165,12 @@ fn virtual_host(
     let retry = retry_policy.map(|pb| retry::policy(pb, &at.at("retry_policy"))).transpose()?.map(Arc::new);
     let inherited = Inherited { retry, has_overrides: !overrides.is_empty(), max_body };
     let at = at.at("routes");
-    let routes = routes.into_iter().enumerate().map(|(i, pb)| route(pb, &inherited, &at.index(i)));
-    let routes = routes.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
-    Ok(VirtualHost { name: Arc::from(name), domains, routes, overrides })
+    // Not collected: that would keep the allocation of the messages, which are many times as large.
+    let mut served = Vec::with_capacity(routes.len());
+    for (i, pb) in routes.into_iter().enumerate() {
+        served.extend(route(pb, &inherited, &at.index(i))?);
+    }
+    Ok(VirtualHost { name: Arc::from(name), domains, routes: served, overrides })
 }
 
 fn route(pb: PbRoute, inherited: &Inherited, at: &Place<'_>) -> Result<Option<Route>, Invalid> {

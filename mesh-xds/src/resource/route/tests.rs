@@ -447,3 +447,11 @@ fn names_of_statistics_are_ignored() {
     );
     assert!(unapplied(Kind::Route, &yaml).is_empty());
 }
+
+#[test]
+fn the_routes_of_a_host_do_not_keep_the_room_of_their_messages() {
+    let one = "{match: {prefix: /}, route: {cluster: c}}";
+    let routes = routes(&host(&format!("routes: [{}]", [one; 10].join(", "))));
+    let routes = &routes.virtual_hosts[0].routes;
+    assert_eq!((routes.len(), routes.capacity()), (10, 10));
+}

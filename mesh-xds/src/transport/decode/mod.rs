@@ -1,5 +1,6 @@
 //! From the messages of the wire to the machine's responses. Protobuf ends here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
 use envoy_types::pb::google::protobuf;
 use envoy_types::pb::google::protobuf::Any;
+use mesh_core::config::endpoints::LocalityId;
 use prost::{Message as _, Name as _};
 
 use super::Message;
@@ -14,7 +16,7 @@ use super::verdicts::{Verdict, Verdicts};
 use crate::ads::{Heartbeat, Kind, Name, Received, Response};
 use crate::bootstrap::{Bootstrap, CertificateProvider};
 use crate::invalid::Invalid;
-use crate::resource::{Accepted, Decoded, MAX_RESOURCE_BYTES, Rules, decode, decode_within};
+use crate::resource::{Accepted, Checked, Decoded, MAX_RESOURCE_BYTES, Rules, decode, decode_within};
 use crate::xdstp::canonical;
 
 /// How many resources are looked at before other tasks of the runtime have their turn.
@@ -25,6 +27,8 @@ const RESOURCES_PER_TURN: usize = 32;
 pub(crate) struct Decoder {
     rules: Rules,
     verdicts: Verdicts,
+    /// Localities of what is kept: few, and named by each of thousands of assignments.
+    localities: HashSet<Arc<LocalityId>>,
     keeps_bytes: bool,
 }
 
@@ -38,7 +42,8 @@ enum Item {
 
 impl Decoder {
     pub(crate) fn new(bootstrap: &Bootstrap) -> Self {
-        Self { rules: rules(bootstrap), verdicts: Verdicts::default(), keeps_bytes: false }
+        let (verdicts, localities) = (Verdicts::default(), HashSet::new());
+        Self { rules: rules(bootstrap), verdicts, localities, keeps_bytes: false }
     }
 
     /// Leaves the bytes of each valid resource with it.
@@ -60,6 +65,9 @@ impl Decoder {
     /// Forgets what is not watched, after a response of this kind: what is kept is bounded by what is watched.
     pub(crate) fn shrink(&mut self, kind: Kind, watched: usize, is_watched: impl Fn(&str) -> bool) {
         self.verdicts.shrink(kind, watched, is_watched);
+        if kind == Kind::Endpoints {
+            self.localities.retain(|id| Arc::strong_count(id) > 1);
+        }
     }
 
     async fn decode_all(&mut self, response: DiscoveryResponse) -> Option<Response<Accepted>> {
@@ -173,15 +181,30 @@ impl Decoder {
             return (Some(name.clone()), verdict.clone());
         }
         let Decoded { name, verdict } = decode_within(kind, outer, Some(resource), &self.rules);
-        let bytes = self.keeps_bytes.then(|| Bytes::copy_from_slice(&resource.value));
+        let bytes = self.keeps_bytes.then(|| Arc::new(Bytes::copy_from_slice(&resource.value)));
         let verdict = match verdict {
-            Ok(accepted) => Ok(Accepted { bytes, ..accepted }),
+            Ok(Accepted { mut resource, unapplied, bytes: _ }) => {
+                self.share_localities(&mut resource);
+                Ok(Accepted { resource, unapplied, bytes })
+            }
             Err(invalid) => Err(text(&invalid)),
         };
         if let Some(name) = &name {
             self.verdicts.keep(kind, digest, name, &verdict);
         }
         (name, verdict)
+    }
+
+    fn share_localities(&mut self, resource: &mut Checked) {
+        let Checked::Endpoints(endpoints) = resource else { return };
+        // It was made just now, and nobody else has it.
+        let Some(endpoints) = Arc::get_mut(endpoints) else { return };
+        for locality in endpoints.priorities.iter_mut().flat_map(|priority| &mut priority.localities) {
+            match self.localities.get(&locality.id) {
+                Some(known) => locality.id = known.clone(),
+                None => _ = self.localities.insert(locality.id.clone()),
+            }
+        }
     }
 }
 

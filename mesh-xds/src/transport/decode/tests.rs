@@ -1,6 +1,8 @@
 //! What comes of the messages of both protocols, and what is not judged twice.
 
-use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::config::core::v3::Locality;
+use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
+use envoy_types::pb::google::protobuf::UInt32Value;
 
 use mesh_core::config::endpoints::EndpointsConfig;
 
@@ -199,4 +201,39 @@ fn the_keys_of_digests_differ_from_source_to_source() {
     let (one, other) = (Verdicts::default(), Verdicts::default());
     assert_eq!(digest(&one), digest(&one));
     assert_ne!(digest(&one), digest(&other));
+}
+
+fn in_a_locality(name: &str) -> Any {
+    let locality = Locality { region: "r".to_owned(), zone: "z".to_owned(), sub_zone: "s".to_owned() };
+    let locality = LocalityLbEndpoints {
+        locality: Some(locality),
+        load_balancing_weight: Some(UInt32Value { value: 1 }),
+        ..LocalityLbEndpoints::default()
+    };
+    let pb = ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![locality],
+        ..ClusterLoadAssignment::default()
+    };
+    Any { type_url: Kind::Endpoints.type_url().to_owned(), value: pb.encode_to_vec() }
+}
+
+#[tokio::test]
+async fn a_locality_and_a_name_are_held_once_and_forgotten_with_the_last_that_has_them() {
+    let mut decoder = Decoder::new(&bootstrap());
+    let all = ["a", "b"].map(|name| named(name, "1", Some(in_a_locality(name))));
+    let response = changes(&mut decoder, all.into()).await;
+    let endpoints = |received: &Received<Accepted>| match &received.verdict.as_ref().unwrap().resource {
+        Checked::Endpoints(endpoints) => endpoints.clone(),
+        other => panic!("{other:?}"),
+    };
+    let [a, b] = response.resources.as_slice() else { panic!("{response:?}") };
+    assert!(Arc::ptr_eq(a.name.as_ref().unwrap(), &endpoints(a).name));
+    let id = |received| endpoints(received).priorities[0].localities[0].id.clone();
+    assert!(Arc::ptr_eq(&id(a), &id(b)));
+    drop(response);
+    decoder.shrink(Kind::Endpoints, 1, |name| name == "a");
+    assert_eq!(decoder.localities.len(), 1);
+    decoder.shrink(Kind::Endpoints, 0, |_| false);
+    assert_eq!(decoder.localities.len(), 0);
 }
