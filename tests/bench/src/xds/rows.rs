@@ -94,7 +94,7 @@ impl Bench {
                     data.push(json!({
                         "clusters": clusters, "endpoints": clusters * ENDPOINTS, "client": client.key(),
                         "protocol": protocol.key(), "server": server.key(), "ready_ms": ready_ms,
-                        "ads_requests": requests, "live_bytes": live,
+                        "ads_requests": requests, "live_bytes": live, "finished": finished.is_some(),
                     }));
                     self.note_failure(report, client, started.err())?;
                 }
@@ -152,6 +152,7 @@ impl Bench {
             ]);
             data.push(json!({
                 "clusters": clusters, "client": client.key(), "p50_ms": p50, "p99_ms": p99, "failed": failed,
+                "finished": found.is_ok(),
             }));
             self.note_lost(report, client, pushed, loaded)?;
             self.note_failure(report, client, found.err())?;
@@ -233,7 +234,9 @@ impl Bench {
                 ))?;
             }
             rows.push(vec![client.key().to_owned(), shown(settle), shown(failed.map(|n| n as f64))]);
-            data.push(json!({"client": client.key(), "settle_ms": settle, "failed": failed}));
+            data.push(json!({
+                "client": client.key(), "settle_ms": settle, "failed": failed, "finished": found.is_ok(),
+            }));
             self.note_lost(report, client, pushed, loaded)?;
             self.note_failure(report, client, found.err())?;
         }
