@@ -132,7 +132,7 @@ libfuzzer_sys::fuzz_target!(|input: Input| {
     for event in &events {
         match event {
             Event::Watch(k, n) => {
-                ads.watch(kind(*k), &name(*n));
+                ads.watch(kind(*k), name(*n));
                 watched.insert((kind(*k), name(*n)));
             }
             Event::Unwatch(k, n) => {
