@@ -11,7 +11,7 @@ use crate::report::{Check, Measure, Report, number};
 /// A decision among ten thousand may cost this much of one among ten.
 const FLAT: f64 = 1.5;
 /// Instructions per route that shares the matching path: what stands for the time below.
-const SAME_PATH_INSTRUCTIONS: f64 = 110.0;
+const SAME_PATH_INSTRUCTIONS: f64 = 150.0;
 /// Nanoseconds per route that shares the matching path.
 const SAME_PATH_NS: f64 = 30.0;
 /// Nanoseconds per pick.
