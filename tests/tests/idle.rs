@@ -21,7 +21,7 @@ const WATCHED: (Duration, f64) = if cfg!(debug_assertions) {
 fn processor_time() -> Duration {
     let of = |task: std::io::Result<fs::DirEntry>| {
         let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse().ok()
+        text.split_whitespace().next()?.parse::<u64>().ok()
     };
     let threads = fs::read_dir("/proc/self/task").expect("Linux has it");
     Duration::from_nanos(threads.filter_map(of).sum())
