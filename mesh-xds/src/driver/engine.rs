@@ -251,15 +251,11 @@ impl Engine {
 
     /// Goes to other control planes where that is due (gRFC A71); what nobody can be asked for any more is told so.
     fn fall_back(&mut self) {
-        let down = loop {
-            let Self { federation, store, .. } = self;
-            let down = federation
-                .poll_down(|kind, name| store.is_cached(kind, name), |kind, name| store.is_known(kind, name));
-            // What is restored names more to be restored.
-            if !self.restore_all(&down) {
-                break down;
-            }
-        };
+        let Self { federation, store, .. } = self;
+        let down = federation
+            .poll_down(|kind, name| store.is_cached(kind, name), |kind, name| store.is_known(kind, name));
+        // What is restored names more to be restored.
+        while self.restore_all(&down) {}
         let Self { federation, store, .. } = self;
         let mut changed = false;
         for (authority, why) in down {

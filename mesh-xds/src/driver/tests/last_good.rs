@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::engine::{World, cluster, endpoints, listener, ready, route};
+use super::engine::{World, cluster, endpoints, failed, listener, ready, route};
 use crate::ads::{ABSENT_AFTER, Kind};
 use crate::last_good::LastGood;
 use crate::store::OnDataError;
@@ -31,6 +31,15 @@ fn a_whole_target_is_restored_at_once_when_no_control_plane_can_be_reached() {
     world.disconnect("refused");
     assert_eq!((ready(&target).clusters.len(), restored()), (1, 4));
     assert_eq!(world.asked(Kind::Listener), ["l"], "it is still asked for");
+}
+
+#[test]
+fn a_target_that_the_last_run_did_not_have_is_told_at_once_beside_one_that_it_had() {
+    let (mut world, restored) = world();
+    let (known, unknown) = (world.client("l"), world.client("m"));
+    world.disconnect("refused");
+    assert_eq!((ready(&known).clusters.len(), restored()), (1, 4));
+    assert!(failed(&unknown).contains("refused"));
 }
 
 #[test]
@@ -65,7 +74,7 @@ fn a_control_plane_that_has_answered_is_believed_where_it_is_silent() {
     let target = world.client("l");
     world.respond(Kind::Listener, vec![("l", listener("r"))], &[]);
     world.advance(ABSENT_AFTER + Duration::from_millis(1));
-    assert!(super::engine::failed(&target).contains("does not exist"));
+    assert!(failed(&target).contains("does not exist"));
     assert_eq!(restored(), 0);
 }
 
