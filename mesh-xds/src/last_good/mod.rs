@@ -75,7 +75,7 @@ impl LastGood {
         if let (Some(record), Some(bytes)) = (&self.record, &accepted.bytes) {
             record.put(kind, name, bytes);
         }
-        tracing::warn!(%kind, name = &**name, "no control plane answers: the last good configuration is used, from disk");
+        tracing::debug!(%kind, name = &**name, "resource restored from disk");
         self.in_use.insert((kind, name.clone()));
         self.tell();
         Some(accepted)
@@ -88,7 +88,7 @@ impl LastGood {
             record.put(kind, name, bytes);
         }
         if self.in_use.remove(&(kind, name.clone())) {
-            tracing::info!(%kind, name = &**name, "the control plane's configuration replaces the one from disk");
+            tracing::debug!(%kind, name = &**name, "resource from disk replaced");
             self.tell();
         }
     }
@@ -112,7 +112,15 @@ impl LastGood {
         Self::new(restored, Record::new(owner, Vec::new()))
     }
 
+    /// Tells how many there are, and in the log when there are first any, and when there are none any more.
     fn tell(&self) {
-        self.count.store(self.in_use.len(), Ordering::Relaxed);
+        let now = self.in_use.len();
+        match (self.count.swap(now, Ordering::Relaxed), now) {
+            (0, 1..) => {
+                tracing::warn!("no control plane answers: configuration of the last run is in use, from disk")
+            }
+            (1.., 0) => tracing::info!("nothing of the last run's configuration is in use any more"),
+            (_, _) => {}
+        }
     }
 }
