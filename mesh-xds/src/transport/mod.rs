@@ -39,7 +39,7 @@ use self::connect::{Connect, Io};
 pub(crate) use self::decode::{Decoder, rules};
 
 use self::message::{delta_request, discovery_request};
-use self::tls::LastGood;
+use self::tls::LastConfig;
 
 use crate::ads::{Protocol, Request};
 use crate::bootstrap::{Bootstrap, CallCreds, ChannelCreds, ServerConfig};
@@ -76,7 +76,7 @@ pub(crate) enum ConnectError {
 /// The credentials of one control plane, over all its connections.
 #[derive(Debug)]
 pub(crate) struct Credentials {
-    tls: LastGood,
+    tls: LastConfig,
     tokens: Vec<JwtFile>,
 }
 
@@ -112,7 +112,7 @@ impl Credentials {
         let token = |creds: &CallCreds| match creds {
             CallCreds::JwtTokenFile(file) => JwtFile::new(file),
         };
-        Self { tls: LastGood::default(), tokens: server.call_creds().iter().map(token).collect() }
+        Self { tls: LastConfig::default(), tokens: server.call_creds().iter().map(token).collect() }
     }
 
     /// What every call carries.

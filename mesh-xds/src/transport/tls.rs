@@ -68,7 +68,7 @@ pub(crate) enum TlsError {
 
 /// What was last read from the files of one control plane.
 #[derive(Debug, Default)]
-pub(crate) struct LastGood {
+pub(crate) struct LastConfig {
     /// Protects the pointer alone; held for a copy, never across an await.
     config: Mutex<Option<Arc<ClientConfig>>>,
 }
@@ -77,7 +77,7 @@ pub(super) async fn secure(
     io: Box<dyn Io>,
     address: &ServerAddress,
     creds: &TlsCreds,
-    last_good: &LastGood,
+    last_good: &LastConfig,
 ) -> Result<Box<dyn Io>, TlsError> {
     let host = match address {
         ServerAddress::Tcp { host, .. } => host.as_str(),
@@ -93,9 +93,9 @@ pub(super) async fn secure(
     }
 }
 
-// === impl LastGood ===
+// === impl LastConfig ===
 
-impl LastGood {
+impl LastConfig {
     /// What the files hold now, or held when they could be used.
     async fn reload(&self, creds: &TlsCreds) -> Result<Arc<ClientConfig>, TlsError> {
         let read = client_config(creds).await;
@@ -249,13 +249,13 @@ mod tests {
 
     /// Connects with `creds`, and carries one byte in each direction.
     async fn converse(server: TlsAcceptor, creds: &TlsCreds) -> Result<(), String> {
-        converse_again(server, creds, &LastGood::default()).await
+        converse_again(server, creds, &LastConfig::default()).await
     }
 
     async fn converse_again(
         server: TlsAcceptor,
         creds: &TlsCreds,
-        last_good: &LastGood,
+        last_good: &LastConfig,
     ) -> Result<(), String> {
         let (ours, theirs) = tokio::io::duplex(16 << 10);
         let serve = async {
@@ -317,7 +317,7 @@ mod tests {
             ca.sign("other", ExtendedKeyUsagePurpose::ClientAuth),
         );
         let creds = TlsCreds::system_roots().with_ca_file(ca.file()).with_identity(identity.clone());
-        let last_good = LastGood::default();
+        let last_good = LastConfig::default();
         assert_eq!(converse_again(ca.server(true, H2).await, &creds, &last_good).await, Ok(()));
         std::fs::copy(other.certificate(), identity.certificate()).unwrap();
         assert_eq!(converse_again(ca.server(true, H2).await, &creds, &last_good).await, Ok(()));
