@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use mesh_tests::backend::App;
+use mesh_tests::backend::{App, Backend};
 use mesh_tests::echo::{EchoClient, EchoRequest, UNARY};
 use mesh_tests::fleet::{Fleet, Served, at};
 use mesh_tests::net::Port;
@@ -148,55 +148,27 @@ pub(crate) async fn called_by_us(lab: Lab, protocol: Protocol) -> String {
 
 pub(crate) async fn refuses(lab: Lab, protocol: Protocol) -> String {
     let fleet = Fleet::start();
-    let (a, b) = (fleet.backend("a"), fleet.backend("b"));
-    let port = Port::reserve();
-    let cluster = |at: SocketAddr| Cluster::eds("main").http2().endpoints(Endpoints::of([at]));
-    envoy::set(
-        &fleet,
-        (
-            Listener::server(port.address()).named("outbound").rds("shop"),
-            RouteConfig::to("shop", "main"),
-            cluster(a.address()),
-        ),
-    );
-    let envoy = Envoy::start(&lab, &fleet, protocol).await;
-    let mut caller = proxied_by(&port);
-    lab::until(&mut caller, |server| server == "a").await;
-    let mut load = Load::start(&caller);
+    let mut site = Outbound::start(&lab, &fleet, protocol).await;
     let bad = VirtualHost::any().route(Route::regex("(").cluster("main"));
     envoy::set(&fleet, RouteConfig::new("shop").host(bad));
     let refusal = fleet.nack().await;
-    envoy::set(&fleet, cluster(b.address()));
-    lab::answers(&mut caller, "b").await;
-    let rejected = envoy.counters("rds.shop.update_rejected").await;
+    envoy::set(&fleet, one(site.b.address()));
+    lab::answers(&mut site.caller, "b").await;
+    let rejected = site.envoy.counters("rds.shop.update_rejected").await;
     assert!(rejected.iter().any(|(_, count)| *count == 1), "refused once, by its own count: {rejected:?}");
 
     envoy::set(&fleet, RouteConfig::to("shop", "main"));
     let corrected = |client: &ClientStatus| client.is_settled() && client.nacks().next().is_none();
     soon(fleet.control.wait_for(|clients| clients.iter().all(corrected))).await;
-    load.goes_on(20).await;
-    format!("{} calls, 0 failed; our status says: {refusal}", load.unharmed().await)
+    site.load.goes_on(20).await;
+    format!("{} calls, 0 failed; our status says: {refusal}", site.load.unharmed().await)
 }
 
 pub(crate) async fn resumes(lab: Lab, protocol: Protocol) -> String {
     let mut fleet = Fleet::start();
-    let (a, b) = (fleet.backend("a"), fleet.backend("b"));
-    let port = Port::reserve();
-    let cluster = |at: SocketAddr| Cluster::eds("main").http2().endpoints(Endpoints::of([at]));
-    envoy::set(
-        &fleet,
-        (
-            Listener::server(port.address()).named("outbound").rds("shop"),
-            RouteConfig::to("shop", "main"),
-            cluster(a.address()),
-        ),
-    );
-    let envoy = Envoy::start(&lab, &fleet, protocol).await;
-    let mut caller = proxied_by(&port);
-    lab::until(&mut caller, |server| server == "a").await;
-    let mut load = Load::start(&caller);
+    let mut site = Outbound::start(&lab, &fleet, protocol).await;
     fleet.kill_control_plane().await;
-    load.goes_on(200).await;
+    site.load.goes_on(200).await;
     fleet.start_control_plane();
     let resumed = |client: &ClientStatus| client.is_settled() && client.kinds.len() == CLIENT_KINDS.len();
     soon(fleet.control.wait_for(|clients| clients.iter().any(resumed))).await;
@@ -204,11 +176,40 @@ pub(crate) async fn resumes(lab: Lab, protocol: Protocol) -> String {
     if protocol == Protocol::Incremental {
         assert_eq!(repeated, 2, "an empty answer to each wildcard, which Envoy waits for, and nothing else");
     }
-    envoy::set(&fleet, cluster(b.address()));
-    lab::answers(&mut caller, "b").await;
-    let calls = load.unharmed().await;
-    let updates = envoy.unharmed().await;
+    envoy::set(&fleet, one(site.b.address()));
+    lab::answers(&mut site.caller, "b").await;
+    let calls = site.load.unharmed().await;
+    let updates = site.envoy.unharmed().await;
     format!("{calls} calls, 0 failed; {repeated} responses when it came back; {updates} updates, 0 rejected")
+}
+
+/// Envoy in front of `main`, called by a client that knows no mesh, under load; `b` is where `main` can move.
+struct Outbound {
+    envoy: Envoy,
+    caller: EchoClient<Channel>,
+    load: Load,
+    b: Backend,
+    _a: Backend,
+    _port: Port,
+}
+
+impl Outbound {
+    async fn start(lab: &Lab, fleet: &Fleet, protocol: Protocol) -> Self {
+        let (a, b) = (fleet.backend("a"), fleet.backend("b"));
+        let port = Port::reserve();
+        let listener = Listener::server(port.address()).named("outbound").rds("shop");
+        envoy::set(fleet, (listener, RouteConfig::to("shop", "main"), one(a.address())));
+        let envoy = Envoy::start(lab, fleet, protocol).await;
+        let mut caller = proxied_by(&port);
+        lab::until(&mut caller, |server| server == "a").await;
+        let load = Load::start(&caller);
+        Self { envoy, caller, load, b, _a: a, _port: port }
+    }
+}
+
+/// The cluster `main` with one endpoint.
+fn one(at: SocketAddr) -> Cluster {
+    Cluster::eds("main").http2().endpoints(Endpoints::of([at]))
 }
 
 /// A client that knows no mesh, and calls Envoy.

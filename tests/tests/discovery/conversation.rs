@@ -1,8 +1,8 @@
 //! The conversation as the xDS specification has it, line by line.
 
-use mesh_core::snapshot::{ConfigSource as _, Resolution};
+use mesh_core::snapshot::{ClientSnapshot, ConfigSource as _, Resolution, Subscription};
 use mesh_tests::fleet::bootstrap_at;
-use mesh_tests::script::AdsScript;
+use mesh_tests::script::{AdsScript, Conversation};
 use mesh_tests::wait::{soon, until_snapshot};
 use mesh_xds::XdsSource;
 use mesh_xds::server::{Endpoints, Kind, Resource, RouteConfig};
@@ -44,17 +44,23 @@ async fn a_target_is_asked_for_step_by_step_and_each_answer_is_acknowledged() {
     assert_eq!(ports(&snapshot), [1]);
 }
 
-#[tokio::test]
-async fn a_bad_update_is_refused_by_field_and_the_last_good_one_stays() {
+/// A target that has been served `version` of everything.
+async fn served(version: &str) -> (AdsScript, XdsSource, Subscription<ClientSnapshot>, Conversation) {
     let mut script = AdsScript::start();
     let source = XdsSource::new(bootstrap_at(script.address(), "node-1"), &Handle::current());
     let target = source.client("shop");
     let mut ads = script.accept().await;
     ads.expect(Kind::Listener, &["shop"]).await;
     for kind in Kind::ALL {
-        ads.send(kind, "1", shop(1)).await;
+        ads.send(kind, version, shop(1)).await;
     }
     until_snapshot(&target, |snapshot| ports(snapshot) == [1]).await;
+    (script, source, target, ads)
+}
+
+#[tokio::test]
+async fn a_bad_update_is_refused_by_field_and_the_last_good_one_stays() {
+    let (_script, _source, target, mut ads) = served("1").await;
 
     let nonce = ads.send(Kind::Route, "2", Resource::opaque(Kind::Route, "shop-routes", vec![0xff])).await;
     let refusal = loop {
@@ -73,15 +79,7 @@ async fn a_bad_update_is_refused_by_field_and_the_last_good_one_stays() {
 
 #[tokio::test]
 async fn a_new_stream_keeps_the_versions_and_forgets_the_nonces() {
-    let mut script = AdsScript::start();
-    let source = XdsSource::new(bootstrap_at(script.address(), "node-1"), &Handle::current());
-    let target = source.client("shop");
-    let mut ads = script.accept().await;
-    ads.expect(Kind::Listener, &["shop"]).await;
-    for kind in Kind::ALL {
-        ads.send(kind, "7", shop(1)).await;
-    }
-    until_snapshot(&target, |_| true).await;
+    let (mut script, _source, target, ads) = served("7").await;
     ads.fail(tonic::Status::unavailable("maintenance")).await;
 
     let mut ads = script.accept().await;
@@ -94,15 +92,7 @@ async fn a_new_stream_keeps_the_versions_and_forgets_the_nonces() {
 
 #[tokio::test]
 async fn a_route_that_moves_on_is_unsubscribed() {
-    let mut script = AdsScript::start();
-    let source = XdsSource::new(bootstrap_at(script.address(), "node-1"), &Handle::current());
-    let target = source.client("shop");
-    let mut ads = script.accept().await;
-    ads.expect(Kind::Listener, &["shop"]).await;
-    for kind in Kind::ALL {
-        ads.send(kind, "1", shop(1)).await;
-    }
-    until_snapshot(&target, |_| true).await;
+    let (_script, _source, target, mut ads) = served("1").await;
     ads.send(Kind::Route, "2", RouteConfig::to("shop-routes", "shop-v2")).await;
     soon(async {
         let mut wanted = std::collections::BTreeSet::from([Kind::Cluster, Kind::Endpoints]);

@@ -20,40 +20,6 @@ async fn a_control_plane_that_is_down_at_the_start_is_waited_for_in_the_backgrou
 }
 
 #[tokio::test]
-async fn a_killed_control_plane_changes_nothing_until_it_is_back() {
-    let mut fleet = Fleet::start();
-    let source = XdsSource::new(fleet.bootstrap("n"), &Handle::current());
-    let target = source.client("shop");
-    fleet.apply(shop(1)).await;
-    until_snapshot(&target, |snapshot| ports(snapshot) == [1]).await;
-
-    fleet.kill_control_plane().await;
-    fleet.control.set(shop(2));
-    assert!(matches!(&*target.cell().load(), Resolution::Ready(snapshot) if ports(snapshot) == [1]));
-
-    fleet.start_control_plane();
-    until_snapshot(&target, |snapshot| ports(snapshot) == [2]).await;
-}
-
-#[tokio::test]
-async fn a_refused_update_is_seen_by_the_control_plane() {
-    let fleet = Fleet::start();
-    let source = XdsSource::new(fleet.bootstrap("n"), &Handle::current());
-    let target = source.client("shop");
-    fleet.apply(shop(1)).await;
-    until_snapshot(&target, |_| true).await;
-    let unknown = mesh_xds::server::Listener::client("shop").rds("shop-routes").http_filter(
-        "mystery",
-        "type.googleapis.com/example.Mystery",
-        Vec::new(),
-    );
-    fleet.control.set(unknown);
-    let refusal = fleet.nack().await;
-    assert!(refusal.contains("shop") && refusal.contains("http_filters"), "{refusal}");
-    assert!(matches!(&*target.cell().load(), Resolution::Ready(_)), "the last good listener stays");
-}
-
-#[tokio::test]
 async fn fifty_sources_leave_no_stream_and_no_task_behind() {
     let fleet = Fleet::start();
     fleet.control.set(shop(1));

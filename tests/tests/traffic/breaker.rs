@@ -1,11 +1,21 @@
 //! Limits of a cluster: what is above them fails at once, and every way a call ends gives its place back.
 
-use mesh_tests::echo::EchoRequest;
+use mesh_tests::backend::Backend;
+use mesh_tests::echo::{EchoReply, EchoRequest};
 use mesh_tests::fleet::{Fleet, at};
-use mesh_tests::wait::soon;
-use tonic::Code;
+use mesh_tests::wait::{beside, soon};
+use tokio::task::JoinHandle;
+use tonic::{Code, Response, Status};
 
-use crate::{client, main_cluster, one_cluster, say};
+use crate::{Client, client, main_cluster, one_cluster, say};
+
+/// A call that is at the backend, and stays there until its gate opens.
+async fn hold(client: &Client, backend: &Backend) -> JoinHandle<Result<Response<EchoReply>, Status>> {
+    let mut client = client.clone();
+    let held = beside(async move { client.unary(EchoRequest::say("held").held()).await });
+    backend.app.until(|stats| stats.in_flight == 1).await;
+    held
+}
 
 #[tokio::test]
 async fn above_max_requests_calls_fail_at_once_and_the_place_comes_back() {
@@ -13,9 +23,7 @@ async fn above_max_requests_calls_fail_at_once_and_the_place_comes_back() {
     let a = fleet.backend("a");
     fleet.control.set(one_cluster(main_cluster(at([a.address()])).max_requests(1)));
     let (_mesh, mut client) = client(&fleet);
-    let mut first = client.clone();
-    let held = mesh_tests::wait::beside(async move { first.unary(EchoRequest::say("held").held()).await });
-    a.app.until(|stats| stats.in_flight == 1).await;
+    let held = hold(&client, &a).await;
     for _ in 0..19 {
         let status = soon(say(&mut client, "over")).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
@@ -32,9 +40,7 @@ async fn a_cancelled_call_gives_its_place_back() {
     let a = fleet.backend("a");
     fleet.control.set(one_cluster(main_cluster(at([a.address()])).max_requests(1)));
     let (_mesh, mut client) = client(&fleet);
-    let mut first = client.clone();
-    let held = mesh_tests::wait::beside(async move { first.unary(EchoRequest::say("held").held()).await });
-    a.app.until(|stats| stats.in_flight == 1).await;
+    let held = hold(&client, &a).await;
     held.abort();
     assert!(held.await.unwrap_err().is_cancelled());
     say(&mut client, "after").await.unwrap();
@@ -47,9 +53,7 @@ async fn a_limit_that_changes_applies_to_new_requests() {
     let a = fleet.backend("a");
     fleet.control.set(one_cluster(main_cluster(at([a.address()])).max_requests(1)));
     let (_mesh, mut client) = client(&fleet);
-    let mut first = client.clone();
-    let held = mesh_tests::wait::beside(async move { first.unary(EchoRequest::say("held").held()).await });
-    a.app.until(|stats| stats.in_flight == 1).await;
+    let held = hold(&client, &a).await;
     say(&mut client, "over").await.unwrap_err();
     fleet.control.set(main_cluster(at([a.address()])).max_requests(2));
     soon(async { while say(&mut client, "second").await.is_err() {} }).await;

@@ -125,30 +125,23 @@ impl Bench {
         let mut site = Site::start(Server::Ours, clusters, ENDPOINTS)?;
         for (client, protocol) in one_each() {
             let found = self.under_load(&mut site, (client, protocol), pushes);
-            let (pushed, loaded) = match &found {
-                Ok((pushed, loaded)) => (Some(pushed), Some(loaded)),
-                Err(_) => (None, None),
-            };
+            let (pushed, loaded) = found.as_ref().ok().map(|(pushed, loaded)| (pushed, loaded)).unzip();
             let mut after: Vec<f64> =
                 pushed.into_iter().flat_map(|p| &p.after_ns).map(|ns| millis(*ns)).collect();
             let p50 = (!after.is_empty()).then(|| median(&mut after));
             let p99 = after.get((after.len() * 99 / 100).min(after.len().saturating_sub(1))).copied();
             let failed = loaded.map(|loaded| loaded.failed);
+            let lost_calls = failed.map(|calls| calls as f64);
             if client == Client::Mesh {
                 report.check(at_most("first request after a push, median", p50, 1.0, "ms"))?;
-                report.check(at_most(
-                    "calls that failed meanwhile",
-                    failed.map(|n| n as f64),
-                    0.0,
-                    "calls",
-                ))?;
+                report.check(at_most("calls that failed meanwhile", lost_calls, 0.0, "calls"))?;
             }
             rows.push(vec![
                 number(clusters as f64),
                 client.key().to_owned(),
                 shown(p50),
                 shown(p99),
-                shown(failed.map(|n| n as f64)),
+                shown(lost_calls),
             ]);
             data.push(json!({
                 "clusters": clusters, "client": client.key(), "p50_ms": p50, "p99_ms": p99, "failed": failed,
@@ -218,22 +211,15 @@ impl Bench {
         let mut site = Site::start(Server::Ours, 500, ENDPOINTS)?;
         for (client, protocol) in one_each() {
             let found = self.under_load(&mut site, (client, protocol), pushes);
-            let (pushed, loaded) = match &found {
-                Ok((pushed, loaded)) => (Some(pushed), Some(loaded)),
-                Err(_) => (None, None),
-            };
+            let (pushed, loaded) = found.as_ref().ok().map(|(pushed, loaded)| (pushed, loaded)).unzip();
             let settle = pushed.and_then(|pushed| pushed.after_ns.last()).map(|ns| millis(*ns));
             let failed = loaded.map(|loaded| loaded.failed);
+            let lost_calls = failed.map(|calls| calls as f64);
             if client == Client::Mesh {
                 report.check(at_most("settled after the last of the pushes", settle, 100.0, "ms"))?;
-                report.check(at_most(
-                    "calls that failed meanwhile",
-                    failed.map(|n| n as f64),
-                    0.0,
-                    "calls",
-                ))?;
+                report.check(at_most("calls that failed meanwhile", lost_calls, 0.0, "calls"))?;
             }
-            rows.push(vec![client.key().to_owned(), shown(settle), shown(failed.map(|n| n as f64))]);
+            rows.push(vec![client.key().to_owned(), shown(settle), shown(lost_calls)]);
             data.push(json!({
                 "client": client.key(), "settle_ms": settle, "failed": failed, "finished": found.is_ok(),
             }));
