@@ -165,7 +165,8 @@ impl Delta {
             std::mem::take(&mut self.subscribe).into_iter().partition(|name| unsubscribe.contains(name));
         self.subscribe = again;
         if self.again().is_some_and(|due| due <= now) {
-            subscribe.append(&mut self.removed.take());
+            // One that is told as dropped comes with the next request.
+            subscribe.extend(self.removed.take().into_iter().filter(|name| !unsubscribe.contains(name)));
         }
         if subscribe.is_empty() && unsubscribe.is_empty() {
             return None;

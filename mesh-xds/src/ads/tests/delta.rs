@@ -1,5 +1,6 @@
 //! The incremental conversation: what changed of the names, one answer for each response, what is held.
 
+use super::super::refusal::REPEAT_FIRST;
 use super::*;
 
 /// Subscribed, unsubscribed, held, nonce.
@@ -55,6 +56,23 @@ fn an_unwatch_that_is_taken_back_is_told_as_dropped_first() {
     assert_eq!(said(without), (vec!["c"], vec!["a"], vec![], ""));
     assert_eq!(said(with), (vec!["a"], vec![], vec![], ""));
     assert_eq!(script.ads.poll_timeout(), Some(script.now + ABSENT_AFTER), "it is waited for");
+}
+
+#[test]
+fn a_removed_name_that_is_told_as_dropped_is_subscribed_to_again_once_and_after_it() {
+    let mut script = Script::watching(Incremental, Kind::Cluster, &["a"]);
+    script.respond(Kind::Cluster, "1", "n1", &[("a", Ok("v"))]);
+    script.requests();
+    // The stream has no room until the name is due to be asked for again; by then it was spoken of as if it were held.
+    script.remove(Kind::Cluster, "n2", &["a"]);
+    let heartbeats = vec![Heartbeat { name: "a".into(), ttl: Duration::from_secs(5) }];
+    script.ads.handle_response(script.now, Response { heartbeats, ..empty(Kind::Cluster, "1", "n3") });
+    script.advance(REPEAT_FIRST);
+    let requests = script.requests();
+    let [.., without, with] = requests.as_slice() else { panic!("{requests:?}") };
+    assert_eq!(nonces(&requests), [("n2", false), ("n3", false), ("", false), ("", false)]);
+    assert_eq!(said(without), (vec![], vec!["a"], vec![], ""));
+    assert_eq!(said(with), (vec!["a"], vec![], vec![], ""));
 }
 
 #[test]
