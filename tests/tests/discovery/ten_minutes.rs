@@ -162,8 +162,9 @@ async fn ten_minutes_without_a_control_plane_cost_no_call_and_few_knocks() {
         assert_backed_off(began, &times);
         client.call().await;
     }
-    // The wheel of tokio's timers has three levels for waits of this length, and wakes once at each: that for each
-    // attempt, something for each end of a connection, and nothing that comes round without being asked.
+    // That the driver is awake at each attempt and at no other time is tested beside it; here, that nothing else of a
+    // mesh comes round without being asked: the wheel of tokio's timers has three levels for waits of this length and
+    // wakes at each, and the end of a connection wakes something.
     let allowed = 3 * attempts + 2 * MESHES as u64 + 2;
     assert!(parks <= allowed, "{parks} times the runtime slept, for {attempts} attempts of {MESHES} meshes");
     eprintln!("{attempts} attempts of {MESHES} meshes, the runtime woke {parks} times");

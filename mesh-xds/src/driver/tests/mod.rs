@@ -7,6 +7,8 @@ mod last_good;
 mod links;
 mod order;
 #[cfg(feature = "control-plane")]
+mod outage;
+#[cfg(feature = "control-plane")]
 mod script;
 #[cfg(feature = "control-plane")]
 mod stream;
