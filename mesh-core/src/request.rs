@@ -59,9 +59,13 @@ impl RequestKind {
     /// Reads `content-type`: `application/grpc`, alone or followed by `+` or `;`.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        const GRPC: &[u8] = b"application/grpc";
-        let value = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        match value.and_then(|v| v.strip_prefix(GRPC)) {
+        headers.get(header::CONTENT_TYPE).map_or(Self::Http, Self::of_content_type)
+    }
+
+    /// The same, of a value that is at hand.
+    #[must_use]
+    pub fn of_content_type(value: &HeaderValue) -> Self {
+        match value.as_bytes().strip_prefix(b"application/grpc") {
             Some([] | [b'+' | b';', ..]) => Self::Grpc,
             Some(_) | None => Self::Http,
         }

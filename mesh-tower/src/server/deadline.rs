@@ -15,6 +15,8 @@ use mesh_core::error::{Reason, Rejection};
 use mesh_core::request::{RequestHead, RequestKind};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::survey::Survey;
+
 /// When a request must be over, and its timer.
 #[derive(Debug)]
 pub(crate) struct Deadline {
@@ -24,10 +26,15 @@ pub(crate) struct Deadline {
 }
 
 /// The deadline of a request that arrived `now`; none if nothing bounds it.
-pub(crate) fn of(head: &RequestHead<'_>, listener: Option<Duration>, now: Instant) -> Option<Deadline> {
+pub(super) fn of(
+    head: &RequestHead<'_>,
+    survey: &Survey,
+    listener: Option<Duration>,
+    now: Instant,
+) -> Option<Deadline> {
     let caller = match head.kind {
-        RequestKind::Grpc => caller_timeout(head.headers),
-        RequestKind::Http => None,
+        RequestKind::Grpc if survey.grpc_timeout => caller_timeout(head.headers),
+        RequestKind::Grpc | RequestKind::Http => None,
     };
     if caller.is_none() && listener.is_none() {
         return None;

@@ -21,6 +21,7 @@ use super::chain::Routing;
 use super::concurrency::Permit;
 use super::deadline::Deadline;
 use super::peer::Peer;
+use super::survey::Survey;
 use crate::context::MeshContext;
 use crate::local_reply::GRPC_STATUS;
 use crate::telemetry::span::ActiveSpan;
@@ -31,8 +32,8 @@ pub(crate) struct Exchange {
     pub(crate) kind: RequestKind,
     pub(crate) routing: Option<Arc<Routing>>,
     pub(crate) route: Option<Arc<RouteEntry>>,
-    method: Method,
-    uri: Uri,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
     host: Option<HeaderValue>,
     version: Version,
     arrived: Instant,
@@ -55,21 +56,21 @@ pub(crate) struct Report {
 // === impl Exchange ===
 
 impl Exchange {
-    pub(crate) fn new<B>(peer: Peer, request: &Request<B>, arrived: Instant) -> Self {
+    pub(super) fn new<B>(peer: Peer, request: &Request<B>, survey: &Survey, arrived: Instant) -> Self {
         peer.connection().activity.request_began();
-        let headers = request.headers();
+        let is_hosted = survey.hosts > 0 && request.uri().authority().is_none();
         Self {
             peer,
-            kind: RequestKind::of(headers),
+            kind: survey.kind,
             routing: None,
             route: None,
             method: request.method().clone(),
             uri: request.uri().clone(),
             // Beside an authority there is none any more.
-            host: request.uri().authority().is_none().then(|| headers.get(HOST).cloned()).flatten(),
+            host: is_hosted.then(|| request.headers().get(HOST).cloned()).flatten(),
             version: request.version(),
             arrived,
-            request_bytes: AtomicU64::new(header_bytes(headers)),
+            request_bytes: AtomicU64::new(survey.bytes),
         }
     }
 
@@ -144,8 +145,7 @@ impl Report {
     /// The head of the response is known.
     pub(crate) fn head<B>(&mut self, response: &Response<B>) {
         self.status = response.status().as_u16();
-        self.response_bytes += header_bytes(response.headers());
-        self.grpc_status(response.headers());
+        self.headers(response.headers());
     }
 
     /// A frame of the response is on its way.
@@ -153,8 +153,7 @@ impl Report {
         if let Some(data) = frame.data_ref() {
             self.response_bytes += data.len() as u64;
         } else if let Some(trailers) = frame.trailers_ref() {
-            self.response_bytes += header_bytes(trailers);
-            self.grpc_status(trailers);
+            self.headers(trailers);
             self.complete = true;
         }
     }
@@ -169,9 +168,18 @@ impl Report {
         self.exchange.method == Method::HEAD || matches!(self.status, 204 | 304)
     }
 
-    fn grpc_status(&mut self, headers: &HeaderMap) {
-        if self.exchange.kind == RequestKind::Grpc
-            && let Some(status) = headers.get(GRPC_STATUS)
+    /// Counts headers or trailers, and takes the status of the call from them.
+    fn headers(&mut self, headers: &HeaderMap) {
+        let mut status = None;
+        for (name, value) in headers {
+            let name = name.as_str();
+            self.response_bytes += (name.len() + value.len()) as u64;
+            if name == GRPC_STATUS {
+                status.get_or_insert(value);
+            }
+        }
+        if let Some(status) = status
+            && self.exchange.kind == RequestKind::Grpc
         {
             self.grpc = Some(GrpcCode::parse(status.as_bytes()));
         }
@@ -236,10 +244,6 @@ impl Drop for Report {
 fn principal(peer: &Peer) -> Option<&str> {
     let certificate = peer.certificate()?;
     certificate.spiffe.as_ref().map(|id| id.as_str()).or_else(|| certificate.uris.first().map(|uri| &**uri))
-}
-
-fn header_bytes(headers: &HeaderMap) -> u64 {
-    headers.iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64).sum()
 }
 
 fn protocol(version: Version) -> &'static str {

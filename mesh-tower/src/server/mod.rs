@@ -16,6 +16,7 @@ pub(crate) mod peer;
 pub(crate) mod rbac;
 mod route;
 pub(crate) mod stack;
+mod survey;
 #[cfg(test)]
 pub(crate) mod testing;
 mod trace;

@@ -1,4 +1,5 @@
-//! **The one function** that composes the server stack. Its body is the order of the steps:
+//! **The one function** that composes the server stack. Its body is the order of the steps, which look at the headers
+//! together, once ([`survey`](super::survey)):
 //!
 //! 1. `local_reply`: whatever a step below refuses becomes a response ([`layer`](super::layer)); the application's
 //!    own errors stay its own
@@ -15,7 +16,7 @@
 
 use std::sync::Arc;
 
-use http::Request;
+use http::{HeaderMap, Request};
 use mesh_core::error::{Reason, Rejection};
 use tokio::time::Instant;
 
@@ -23,6 +24,7 @@ use super::concurrency::Permit;
 use super::deadline::Deadline;
 use super::exchange::{Exchange, Report};
 use super::peer::Peer;
+use super::survey::Survey;
 use super::{deadline, rbac, route, trace, untrusted};
 
 /// A request that went through the stack.
@@ -35,30 +37,32 @@ pub(crate) struct Admitted {
 
 /// Decides on a request, and prepares it for the application.
 pub(crate) fn admit<B>(peer: &Peer, request: &mut Request<B>, now: Instant) -> Admitted {
-    let host = untrusted::strip(request);
-    let mut exchange = Exchange::new(peer.clone(), request, now);
-    let span = trace::start(&exchange, request.headers());
+    let survey = Survey::of(request.headers());
+    let host = untrusted::strip(request, &survey);
+    let mut exchange = Exchange::new(peer.clone(), request, &survey, now);
+    let span = trace::start(&exchange, request.headers(), &survey);
     let mut permit = None;
-    let verdict = host.and_then(|()| decide(&mut exchange, &mut permit, request, now));
+    let verdict = host.and_then(|()| decide(&mut exchange, &mut permit, request.headers(), &survey, now));
     Admitted { report: Report::new(Arc::new(exchange), span, permit), verdict }
 }
 
-fn decide<B>(
+fn decide(
     exchange: &mut Exchange,
     permit: &mut Option<Permit>,
-    request: &Request<B>,
+    headers: &HeaderMap,
+    survey: &Survey,
     now: Instant,
 ) -> Result<Option<Deadline>, Rejection> {
-    let peer = exchange.peer.clone();
-    let (chain, server) = (&peer.connection().chain, &peer.connection().server);
+    let connection = exchange.peer.connection();
+    let (chain, server) = (&connection.chain, &connection.server);
     let http = &chain.config().http;
     let routing = exchange.routing.insert(chain.pin()).clone();
     *permit = Some(server.requests.try_acquire().ok_or(Reason::ServerOverload)?);
-    let head = exchange.head(request.headers());
+    let head = exchange.head(headers);
     let found = route::find(&routing, &head, &mut server.rng());
     let overrides = found.as_ref().ok().map(|route| &*route.overrides);
-    rbac::authorize(&http.filters, overrides, &peer, &head)?;
-    let deadline = deadline::of(&head, http.max_stream_duration, now);
+    rbac::authorize(&http.filters, overrides, &exchange.peer, &head)?;
+    let deadline = deadline::of(&head, survey, http.max_stream_duration, now);
     exchange.route = Some(route::servable(found)?);
     Ok(deadline)
 }

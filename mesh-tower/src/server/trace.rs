@@ -7,18 +7,18 @@ use http::HeaderMap;
 use mesh_core::request::RequestKind;
 
 use super::exchange::Exchange;
+use super::survey::Survey;
 use crate::telemetry::propagate::TraceContext;
 use crate::telemetry::span::{ActiveSpan, SpanOf, SpanStart};
 
 /// Begins the span.
-pub(crate) fn start(exchange: &Exchange, headers: &HeaderMap) -> ActiveSpan {
-    let head = exchange.head(headers);
-    let parent = TraceContext::extract(headers);
+pub(super) fn start(exchange: &Exchange, headers: &HeaderMap, survey: &Survey) -> ActiveSpan {
+    let parent = if survey.traceparent { TraceContext::extract(headers) } else { None };
     let start = SpanStart {
         of: SpanOf::Served,
         parent: parent.as_ref(),
-        method: head.method.as_str(),
-        path: head.path(),
+        method: exchange.method.as_str(),
+        path: exchange.uri.path(),
         grpc: exchange.kind == RequestKind::Grpc,
     };
     let server = &exchange.peer.connection().server;

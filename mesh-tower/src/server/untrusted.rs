@@ -10,33 +10,32 @@ use http::header::{HOST, HeaderName};
 use http::{HeaderMap, Request};
 use mesh_core::error::{Reason, Rejection};
 
+use super::survey::Survey;
+
 /// Removes them, and tells whether the request says clearly for which host it is.
-pub(crate) fn strip<B>(request: &mut Request<B>) -> Result<(), Rejection> {
-    strip_headers(request.headers_mut());
-    if !request.headers().contains_key(HOST) {
+pub(super) fn strip<B>(request: &mut Request<B>, survey: &Survey) -> Result<(), Rejection> {
+    if survey.untrusted {
+        strip_headers(request.headers_mut());
+    }
+    if survey.hosts == 0 {
         return Ok(());
     }
     if request.uri().authority().is_some() {
         request.headers_mut().remove(HOST);
-    } else if request.headers().get_all(HOST).iter().nth(1).is_some() {
+    } else if survey.hosts > 1 {
         return Err(Rejection::new(Reason::BadRequest).with_detail("more than one host header"));
     }
     Ok(())
 }
 
-/// Costs one pass over the names, and nothing more for a request that has none.
 fn strip_headers(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_untrusted) {
-        return;
-    }
-    let names: Vec<HeaderName> = headers.keys().filter(|name| is_untrusted(name)).cloned().collect();
+    let names: Vec<HeaderName> = headers.keys().filter(|name| is_untrusted(name.as_str())).cloned().collect();
     for name in names {
         headers.remove(name);
     }
 }
 
-fn is_untrusted(name: &HeaderName) -> bool {
-    let name = name.as_str();
+pub(super) fn is_untrusted(name: &str) -> bool {
     name.starts_with("x-") && (name == "x-forwarded-client-cert" || is_envoys(name))
 }
 
@@ -61,7 +60,11 @@ mod tests {
             headers.append(name, "a".parse().unwrap());
             headers.append(name, "b".parse().unwrap());
         }
-        strip_headers(&mut headers);
+        let mut request = Request::new(());
+        *request.headers_mut() = headers;
+        let survey = Survey::of(request.headers());
+        assert!(strip(&mut request, &survey).is_ok());
+        let headers = request.headers();
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["traceparent", "x-envoy-attempt-count", "x-forwarded-for"]);
@@ -77,6 +80,10 @@ mod tests {
                 request.headers_mut().append(HOST, http::HeaderValue::from_static(host));
             }
             request
+        };
+        let strip = |request: &mut Request<()>| {
+            let survey = Survey::of(request.headers());
+            strip(request, &survey)
         };
         assert!(strip(&mut request("/", &["a"])).is_ok());
         assert_eq!(strip(&mut request("/", &["a", "b"])).unwrap_err().reason(), Reason::BadRequest);

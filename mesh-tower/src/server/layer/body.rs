@@ -24,9 +24,16 @@ pub struct ResponseBody<B> {
     report: Option<Report>,
     deadline: Option<Deadline>,
     /// Calls that the application makes while it streams inherit it.
-    context: MeshContext,
+    context: Option<MeshContext>,
     /// What is still to come by the length that the body announced.
     announced: Option<u64>,
+}
+
+/// What goes with the application's response to its end.
+pub(super) struct Watch {
+    pub(super) report: Report,
+    pub(super) deadline: Option<Deadline>,
+    pub(super) context: Option<MeshContext>,
 }
 
 #[pin_project::pin_project(project = InnerProj)]
@@ -40,13 +47,13 @@ enum Inner<B> {
 // === impl ResponseBody ===
 
 impl<B: http_body::Body<Data = Bytes>> ResponseBody<B> {
-    pub(crate) fn of_application(body: B, mut report: Report, deadline: Option<Deadline>) -> Self {
+    pub(super) fn of_application(body: B, watch: Watch) -> Self {
+        let Watch { mut report, deadline, context } = watch;
         let announced = body.size_hint().exact();
         if announced == Some(0) || body.is_end_stream() || report.is_bodiless() {
             // Nobody polls a body that is over.
             report.complete();
         }
-        let context = report.context(deadline.as_ref());
         Self { inner: Inner::Application(body), report: Some(report), deadline, context, announced }
     }
 }
@@ -56,13 +63,7 @@ impl<B> ResponseBody<B> {
         if let Some(report) = &mut report {
             report.complete();
         }
-        Self {
-            inner: Inner::Mesh(body),
-            report,
-            deadline: None,
-            context: MeshContext::default(),
-            announced: None,
-        }
+        Self { inner: Inner::Mesh(body), report, deadline: None, context: None, announced: None }
     }
 }
 
@@ -81,7 +82,7 @@ where
         let mut this = self.project();
         let polled = match this.inner.as_mut().project() {
             InnerProj::Application(body) => {
-                context::sync_scope(this.context.clone(), || body.poll_frame(cx)).map_err(BodyError::new)
+                context::within(this.context, || body.poll_frame(cx)).map_err(BodyError::new)
             }
             InnerProj::Mesh(body) => Pin::new(body).poll_frame(cx),
             InnerProj::Ended => return Poll::Ready(None),

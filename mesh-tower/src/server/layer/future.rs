@@ -8,9 +8,8 @@ use bytes::Bytes;
 use http::Response;
 use mesh_core::error::Rejection;
 use mesh_core::request::RequestKind;
-use tokio::task::futures::TaskLocalFuture;
 
-use super::body::ResponseBody;
+use super::body::{ResponseBody, Watch};
 use crate::context::{self, MeshContext};
 use crate::local_reply;
 use crate::server::deadline::Deadline;
@@ -29,7 +28,9 @@ pub struct ResponseFuture<F> {
 enum State<F> {
     Serving {
         #[pin]
-        inner: TaskLocalFuture<MeshContext, F>,
+        inner: F,
+        /// What calls that the application makes inherit.
+        context: Option<MeshContext>,
         /// None once the response is out.
         report: Option<Report>,
         deadline: Option<Deadline>,
@@ -46,10 +47,9 @@ enum State<F> {
 impl<F: Future> ResponseFuture<F> {
     /// Calls the application.
     pub(crate) fn serving(report: Report, deadline: Option<Deadline>, call: impl FnOnce() -> F) -> Self {
-        let context = report.context(deadline.as_ref());
-        let inner = context::sync_scope(context.clone(), call);
-        let inner = context::scope(context, inner);
-        Self { state: State::Serving { inner, report: Some(report), deadline } }
+        let mut context = Some(report.context(deadline.as_ref()));
+        let inner = context::within(&mut context, call);
+        Self { state: State::Serving { inner, context, report: Some(report), deadline } }
     }
 }
 
@@ -68,25 +68,28 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Serving { inner, report, deadline } => match inner.poll(cx) {
-                Poll::Ready(Ok(response)) => {
-                    let report = report.take().expect("a future is not polled after it was ready");
-                    Poll::Ready(Ok(answer(response, report, deadline.take())))
-                }
-                Poll::Ready(Err(error)) => {
-                    if let Some(mut report) = report.take() {
-                        report.service_failed();
-                    }
-                    Poll::Ready(Err(error))
-                }
-                Poll::Pending => {
-                    let Some(deadline) = deadline else { return Poll::Pending };
-                    deadline.poll_expired(cx).map(|rejection| {
+            StateProj::Serving { inner, context, report, deadline } => {
+                match context::within(context, || inner.poll(cx)) {
+                    Poll::Ready(Ok(response)) => {
                         let report = report.take().expect("a future is not polled after it was ready");
-                        Ok(refuse(report.exchange().kind, rejection, Some(report)))
-                    })
+                        let watch = Watch { report, deadline: deadline.take(), context: context.take() };
+                        Poll::Ready(Ok(answer(response, watch)))
+                    }
+                    Poll::Ready(Err(error)) => {
+                        if let Some(mut report) = report.take() {
+                            report.service_failed();
+                        }
+                        Poll::Ready(Err(error))
+                    }
+                    Poll::Pending => {
+                        let Some(deadline) = deadline else { return Poll::Pending };
+                        deadline.poll_expired(cx).map(|rejection| {
+                            let report = report.take().expect("a future is not polled after it was ready");
+                            Ok(refuse(report.exchange().kind, rejection, Some(report)))
+                        })
+                    }
                 }
-            },
+            }
             StateProj::Refused { kind, rejection, report } => {
                 let rejection = rejection.take().expect("a future is not polled after it was ready");
                 Poll::Ready(Ok(refuse(*kind, rejection, report.take())))
@@ -101,16 +104,12 @@ impl<F> std::fmt::Debug for ResponseFuture<F> {
     }
 }
 
-fn answer<RB>(
-    response: Response<RB>,
-    mut report: Report,
-    deadline: Option<Deadline>,
-) -> Response<ResponseBody<RB>>
+fn answer<RB>(response: Response<RB>, mut watch: Watch) -> Response<ResponseBody<RB>>
 where
     RB: http_body::Body<Data = Bytes>,
 {
-    report.head(&response);
-    response.map(|body| ResponseBody::of_application(body, report, deadline))
+    watch.report.head(&response);
+    response.map(|body| ResponseBody::of_application(body, watch))
 }
 
 fn refuse<RB>(kind: RequestKind, rejection: Rejection, report: Option<Report>) -> Response<ResponseBody<RB>> {
