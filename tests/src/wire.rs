@@ -101,6 +101,8 @@ enum Order {
     GoAway,
     /// GOAWAY with an error, and the end.
     Abort(Reason),
+    /// Neither reads nor writes any more.
+    Hang,
 }
 
 // === impl WireControlPlane ===
@@ -175,11 +177,17 @@ impl WireConnection {
                     Some(order) = told.recv() => match order {
                         Order::GoAway => connection.graceful_shutdown(),
                         Order::Abort(reason) => connection.abrupt_shutdown(reason),
+                        Order::Hang => std::future::pending().await,
                     },
                 }
             }
         });
         Ok(Self { streams, orders, running })
+    }
+
+    /// Neither reads nor writes from now on: PINGs stay unanswered, and the socket stays open while this lives.
+    pub async fn hang(&self) {
+        drop(self.orders.send(Order::Hang).await);
     }
 
     /// The first stream; none if the client goes away before.
@@ -321,6 +329,11 @@ impl WireStream {
     /// `GOAWAY` with an error; the connection ends.
     pub async fn abort(&self, reason: Reason) {
         drop(self.orders.send(Order::Abort(reason)).await);
+    }
+
+    /// Neither reads nor writes from now on: PINGs stay unanswered, and the socket stays open while this lives.
+    pub async fn hang(&self) {
+        drop(self.orders.send(Order::Hang).await);
     }
 
     fn take(&mut self) -> Option<Bytes> {

@@ -74,6 +74,21 @@ enum Late {
     NotProtobuf,
 }
 
+/// From where on a peer is there, and neither reads nor writes.
+#[derive(Debug, Clone, Copy)]
+enum Hang {
+    /// Its system took the connection.
+    Connection,
+    /// HTTP/2 is agreed on, and the client's call stays without an answer.
+    Call,
+    /// The stream has brought responses.
+    Stream,
+    /// The stream is within a message.
+    Message,
+}
+
+const HANGS: [Hang; 4] = [Hang::Connection, Hang::Call, Hang::Stream, Hang::Message];
+
 const EARLY: [Early; 20] = [
     Early::Reset,
     Early::Close,
@@ -250,21 +265,48 @@ async fn write_and_close(mut socket: TcpStream, bytes: &[u8]) {
 /// Keepalive (30 s, and 10 s for the answer) is what finds a peer that has vanished, so this takes its time.
 #[test]
 #[cfg_attr(debug_assertions, ignore = "takes a minute of real time")]
-fn a_half_open_connection_is_given_up_and_no_call_notices() {
+fn a_control_plane_that_hangs_at_any_point_is_given_up_and_no_call_notices() {
     Alone::new().run(async {
-        join_all(BOTH.map(half_open)).await;
+        let lanes = BOTH.into_iter().flat_map(|protocol| HANGS.map(|how| hang(protocol, how)));
+        join_all(lanes).await;
     });
 }
 
-/// The other end takes the connection, and never says anything.
-async fn half_open(protocol: Protocol) {
-    let (mut mesh, stream) = Lane::start(protocol, 1).await;
-    drop(stream);
-    let silent = mesh.control.accept().await;
-    let next = mesh.control.accept_within(Duration::from_secs(90)).await;
-    drop(silent);
+async fn hang(protocol: Protocol, how: Hang) {
+    let (mut mesh, mut stream) = Lane::start(protocol, 1).await;
+    let next = match how {
+        Hang::Connection => {
+            drop(stream);
+            let held = mesh.control.accept().await;
+            until_given_up(&mesh, held).await
+        }
+        Hang::Call => {
+            drop(stream);
+            let held = WireConnection::over(mesh.control.accept().await).await.expect("HTTP/2");
+            held.hang().await;
+            until_given_up(&mesh, held).await
+        }
+        Hang::Stream => {
+            stream.hang().await;
+            until_given_up(&mesh, stream).await
+        }
+        Hang::Message => {
+            stream.send_bytes(Bytes::from_static(&[0, 0, 0, 0, 100, 1, 2, 3]));
+            mesh.more_calls(5).await;
+            stream.hang().await;
+            until_given_up(&mesh, stream).await
+        }
+    };
     let connection = WireConnection::over(next).await.expect("HTTP/2");
     let mut stream = connection.call().await.expect("a stream").answer().expect("headers");
     mesh.settle(&mut stream).await;
+    mesh.repair(&mut stream).await;
     mesh.assert_no_call_failed();
+}
+
+/// The client's next connection, while the one that hangs stays as it is.
+async fn until_given_up<T>(mesh: &Lane, held: T) -> TcpStream {
+    let next = mesh.control.accept_within(Duration::from_secs(90)).await;
+    drop(held);
+    next
 }
