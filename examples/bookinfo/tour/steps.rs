@@ -6,6 +6,7 @@ use super::report::Step;
 use super::{Tour, strangers};
 use crate::Failure;
 use crate::control::CAP;
+use crate::load::RATE;
 use crate::plan::{Service, TOUR};
 
 /// Seconds that most steps watch the load for.
@@ -36,12 +37,19 @@ async fn canary(tour: &mut Tour, weights: [u32; 3], version: &str) -> Result<(),
         [a, _, c] => format!("canary {a}/{c}"),
     };
     tour.fleet.split(weights).await?;
-    let seen = tour.watch(&name, LONG).await?;
+    let seen = tour.watch(&name, seconds_for(wanted / 100.0)).await?;
     let share = seen.window.share(version);
     let expected = format!("{wanted:.0} % to {version}, 3 points");
     let step = Step::about(&name, &seen, expected, format!("{share:.1} %"), (share - wanted).abs() <= 3.0);
     tour.add(step);
     Ok(())
+}
+
+/// So long that a fair draw strays by three points of its share less than once in a hundred thousand times: they are then
+/// four and a half standard deviations.
+fn seconds_for(share: f64) -> u64 {
+    let draws = share * (1.0 - share) * (4.5 / 0.03_f64).powi(2);
+    ((draws / f64::from(RATE)).ceil() as u64).max(LONG)
 }
 
 /// SIGKILL takes the calls in flight with it, and retries bring those back; nothing after that goes to the dead.
@@ -54,7 +62,7 @@ async fn killed(tour: &mut Tour) -> Result<(), Failure> {
     tour.fleet.kill(&victim).await?;
     tour.progress(name, SHORT).await;
     let seen = tour.close(before).await?;
-    let flight = u64::from(crate::load::RATE) / 4;
+    let flight = u64::from(RATE) / 4;
     let expected = "no failure; at most the calls in flight retried".to_owned();
     let measured = format!("{} failed, {} retried", seen.window.failed, seen.retries);
     let claim = seen.retries <= flight;
