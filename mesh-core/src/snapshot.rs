@@ -89,6 +89,8 @@ pub enum ConfigProblem {
     DoesNotExist,
     /// It was refused; the text names the field.
     Invalid(Arc<str>),
+    /// The control plane has an error instead of it; the text is its own (`RECEIVED_ERROR` of gRFC A88).
+    ReceivedError(Arc<str>),
     /// The control plane cannot be reached; the text is the last error.
     Unreachable(Arc<str>),
     /// The resource is there and empty (no localities, no endpoints).
@@ -250,6 +252,7 @@ impl fmt::Display for ConfigProblem {
             Self::Pending => f.write_str("has not arrived from the control plane"),
             Self::DoesNotExist => f.write_str("does not exist"),
             Self::Invalid(why) => write!(f, "is invalid: {why}"),
+            Self::ReceivedError(why) => write!(f, "is not available: control plane says: {why}"),
             Self::Unreachable(why) => write!(f, "is not available: control plane unreachable: {why}"),
             Self::Empty => f.write_str("contains no endpoints"),
         }

@@ -272,7 +272,12 @@ fn unreachable<T>(slots: &mut Slots<T>, why: &Arc<str>, is_of: impl Fn(&str) -> 
                 slot.trouble = Some(ConfigProblem::Unreachable(why.clone()));
                 changed = true;
             }
-            Some(ConfigProblem::DoesNotExist | ConfigProblem::Invalid(_) | ConfigProblem::Empty) => {}
+            Some(
+                ConfigProblem::DoesNotExist
+                | ConfigProblem::Invalid(_)
+                | ConfigProblem::ReceivedError(_)
+                | ConfigProblem::Empty,
+            ) => {}
         }
     }
     changed

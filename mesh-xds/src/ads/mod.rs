@@ -11,7 +11,7 @@
 //!  └─────────────────────────────────────────────────────────────┘
 //!
 //! of one name:  Wanted ──timer, or gone──► Absent    the timer runs from the request that names it until the stream
-//!                 │  └──refused─► Refused ──gone──► Absent          ends, and again on the next stream
+//!                 │  └──refused, or an error─► Refused ──gone──► Absent   ends, and again on the next stream
 //!                 └─────value───► Held ─────gone──► Deleted
 //!
 //! gone: missing from a full response, removed by a response, or past its time to live
@@ -43,7 +43,9 @@ use std::time::{Duration, Instant};
 pub(crate) use self::types::PerKind;
 
 pub use self::timers::{ABSENT_AFTER, ABSENT_AFTER_TRANSIENT, Reconnect};
-pub use self::types::{Ask, Heartbeat, Kind, Name, Protocol, Received, Request, Response, Update, WILDCARD};
+pub use self::types::{
+    Ask, Heartbeat, Kind, Name, Protocol, Received, Request, ResourceError, Response, Update, WILDCARD,
+};
 
 use self::conversation::Conversation;
 use self::refusal::RefusalText;
@@ -258,7 +260,7 @@ impl<R> Ads<R> {
     pub fn handle_response(&mut self, now: Instant, response: Response<R>) {
         let Link::Up { answered, .. } = &mut self.link else { return };
         *answered = true;
-        let Response { kind, version, nonce, resources, heartbeats, removed } = response;
+        let Response { kind, version, nonce, resources, heartbeats, removed, errors } = response;
         let mut seen = BTreeSet::new();
         let mut nameless = false;
         let mut refusal = RefusalText::new(kind, resources.len() + heartbeats.len());
@@ -297,6 +299,13 @@ impl<R> Ads<R> {
                 refusal.add(&name, "is in the response and removed by it");
             } else {
                 self.handle_removed(now, kind, &name);
+            }
+        }
+        for error in errors {
+            if seen.insert(error.name.clone()) {
+                self.handle_error(now, kind, error);
+            } else {
+                refusal.add(&error.name, "is in the response, and an error beside it");
             }
         }
         let conversation = &mut self.kinds.get_mut(kind).conversation;
@@ -416,6 +425,27 @@ impl<R> Ads<R> {
         }
         if matches!(before, State::Wanted { .. }) {
             self.stop_timer(kind, name, before);
+        }
+    }
+
+    /// The control plane has an error instead of a value: nothing is refused, and what is held stays (xDS TP3).
+    fn handle_error(&mut self, now: Instant, kind: Kind, error: ResourceError) {
+        let watched = self.kinds.get_mut(kind);
+        watched.came(now, &error.name);
+        let Some(entry) = watched.entries.get_mut(&error.name) else { return };
+        let before = entry.state;
+        match before {
+            State::Everything => return,
+            State::Held { .. } | State::Deleted => {}
+            State::Wanted { .. } | State::Absent | State::Refused => entry.state = State::Refused,
+        }
+        let refusal = Refusal { version: Arc::from(""), reason: error.reason.clone() };
+        if entry.refusal.as_deref() != Some(&refusal) {
+            entry.refusal = Some(Box::new(refusal));
+            self.updates.push_back(Update::Failed { kind, error: error.clone() });
+        }
+        if matches!(before, State::Wanted { .. }) {
+            self.stop_timer(kind, error.name, before);
         }
     }
 

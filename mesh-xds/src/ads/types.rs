@@ -93,6 +93,8 @@ pub struct Response<R> {
     pub heartbeats: Vec<Heartbeat>,
     /// Names that the control plane says are gone. State of the world has none: there, absence says it.
     pub removed: Vec<Name>,
+    /// What the control plane has an error for, instead of a value (`resource_errors`, xDS TP3).
+    pub errors: Vec<ResourceError>,
 }
 
 /// One resource of a response.
@@ -115,6 +117,17 @@ pub struct Heartbeat {
     pub name: Name,
     /// How long it exists from now on.
     pub ttl: Duration,
+}
+
+/// Why the control plane cannot give a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceError {
+    /// Its name.
+    pub name: Name,
+    /// The error is about the resource itself (NOT_FOUND, PERMISSION_DENIED), and not for a while (gRFC A88).
+    pub is_data_error: bool,
+    /// The control plane's own code and text.
+    pub reason: Arc<str>,
 }
 
 /// What became of something that is watched.
@@ -141,6 +154,13 @@ pub enum Update<R> {
         version: Arc<str>,
         /// Field path and reason.
         reason: Arc<str>,
+    },
+    /// The control plane has an error instead of it. What was cached stays (gRFC A88).
+    Failed {
+        /// Which type.
+        kind: Kind,
+        /// Which resource, and why.
+        error: ResourceError,
     },
     /// The control plane no longer has it, or it outlived its time to live. What was cached stays (a *data error* of
     /// gRFC A88).

@@ -204,7 +204,10 @@ impl Hold {
         match problem {
             ConfigProblem::Pending => Self::Pending,
             ConfigProblem::Unreachable(_) => Self::Unreachable,
-            ConfigProblem::DoesNotExist | ConfigProblem::Invalid(_) | ConfigProblem::Empty => Self::Nothing,
+            ConfigProblem::DoesNotExist
+            | ConfigProblem::Invalid(_)
+            | ConfigProblem::ReceivedError(_)
+            | ConfigProblem::Empty => Self::Nothing,
         }
     }
 }

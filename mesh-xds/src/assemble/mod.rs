@@ -169,6 +169,7 @@ fn stop(error: ConfigError, has_one: bool) -> Stop {
         ConfigProblem::Unreachable(_)
         | ConfigProblem::DoesNotExist
         | ConfigProblem::Invalid(_)
+        | ConfigProblem::ReceivedError(_)
         | ConfigProblem::Empty => Stop::Failed(error),
     }
 }

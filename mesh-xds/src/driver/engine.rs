@@ -13,7 +13,7 @@ use mesh_core::snapshot::{
 
 use super::federation::Federation;
 use super::targets::{Entry, Open};
-use crate::ads::{Kind, Name, Request, Response, Update};
+use crate::ads::{Kind, Name, Request, ResourceError, Response, Update};
 use crate::assemble::{Assembled, Assembler, ClientAssembly, Dirty};
 use crate::authority::{Authorities, AuthorityIx, ServerIx};
 use crate::graph::{Graph, Key};
@@ -190,6 +190,14 @@ impl Engine {
                         self.federation.forget_value(server, kind, &name);
                     }
                     self.fail(kind, name, ConfigProblem::Invalid(reason), on_data_error);
+                }
+                Update::Failed { kind, error: ResourceError { name, is_data_error, reason } } => {
+                    tracing::warn!(%kind, name = &*name, reason = &*reason, "error instead of a resource");
+                    let rule = if is_data_error { on_data_error } else { OnDataError::Keep };
+                    if rule == OnDataError::Drop {
+                        self.federation.forget_value(server, kind, &name);
+                    }
+                    self.fail(kind, name, ConfigProblem::ReceivedError(reason), rule);
                 }
                 Update::Deleted { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource deleted by the control plane");

@@ -152,9 +152,10 @@ fn state(
                 ConfigProblem::Unreachable(_) => return State::Unreachable(error.clone()),
                 // An unknown name: there is no such thing to send requests to.
                 ConfigProblem::DoesNotExist => Reason::NoRoute,
-                ConfigProblem::Pending | ConfigProblem::Invalid(_) | ConfigProblem::Empty => {
-                    Reason::NoConfiguration
-                }
+                ConfigProblem::Pending
+                | ConfigProblem::Invalid(_)
+                | ConfigProblem::ReceivedError(_)
+                | ConfigProblem::Empty => Reason::NoConfiguration,
             };
             State::Failed(Rejection::new(reason).with_detail(error.to_string()))
         }

@@ -113,7 +113,7 @@ impl Model {
             Update::Absent { kind, name } => {
                 prop_assert!(!self.cached.contains(&(kind, name.to_string())), "absent though cached");
             }
-            Update::Refused { .. } | Update::Unreachable => {}
+            Update::Refused { .. } | Update::Failed { .. } | Update::Unreachable => {}
         }
         Ok(())
     }

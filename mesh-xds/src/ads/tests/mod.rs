@@ -4,6 +4,7 @@ mod answers;
 mod deletion;
 mod delta;
 mod disorder;
+mod errors;
 mod habits;
 mod model;
 mod names;
@@ -114,6 +115,7 @@ fn empty(kind: Kind, version: &str, nonce: &str) -> Response<&'static str> {
         resources: Vec::new(),
         heartbeats: Vec::new(),
         removed: Vec::new(),
+        errors: Vec::new(),
     }
 }
 

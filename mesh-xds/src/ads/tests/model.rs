@@ -202,6 +202,7 @@ impl Outbox {
             resources,
             heartbeats,
             removed,
+            errors: Vec::new(),
         });
         nonce
     }

@@ -165,7 +165,7 @@ impl Side {
                         self.known.remove(&key);
                     }
                 }
-                Update::Unreachable => {}
+                Update::Failed { .. } | Update::Unreachable => {}
             }
         }
     }

@@ -16,7 +16,7 @@ use mesh_core::testing;
 
 use super::super::engine::Engine;
 use super::super::targets::Targets;
-use crate::ads::{ABSENT_AFTER, Kind, Received, Response};
+use crate::ads::{ABSENT_AFTER, Kind, Received, ResourceError, Response};
 use crate::authority::{Authorities, ServerIx};
 use crate::bootstrap::{Bootstrap, ServerConfig, ServerFeatures};
 use crate::last_good::LastGood;
@@ -98,20 +98,33 @@ impl World {
     }
 
     pub(super) fn respond(&mut self, kind: Kind, good: Vec<(&str, Checked)>, bad: &[Bad]) {
-        self.nonce += 1;
         let received =
             |name: &str, verdict| Received { name: Some(name.into()), version: None, ttl: None, verdict };
         let good = good.into_iter().map(|(name, resource)| {
             received(name, Ok(Accepted { resource, unapplied: Arc::default(), bytes: None }))
         });
         let bad = bad.iter().map(|(name, reason)| received(name, Err((*reason).into())));
+        let resources = good.chain(bad).collect();
+        self.tell(kind, resources, Vec::new());
+    }
+
+    /// The control plane has an error instead of a resource.
+    pub(super) fn respond_error(&mut self, kind: Kind, name: &str, is_data_error: bool) {
+        let reason = if is_data_error { "NotFound: no" } else { "Unavailable: no" };
+        let error = ResourceError { name: name.into(), is_data_error, reason: reason.into() };
+        self.tell(kind, Vec::new(), vec![error]);
+    }
+
+    fn tell(&mut self, kind: Kind, resources: Vec<Received<Accepted>>, errors: Vec<ResourceError>) {
+        self.nonce += 1;
         let response = Response {
             kind,
             version: self.nonce.to_string().into(),
             nonce: self.nonce.to_string().into(),
-            resources: good.chain(bad).collect(),
+            resources,
             heartbeats: Vec::new(),
             removed: Vec::new(),
+            errors,
         };
         self.engine.handle_response(ServerIx::of_test(0), self.now, response);
         self.turn();
@@ -327,6 +340,39 @@ fn fail_on_data_errors_drops_what_was_refused_or_deleted() {
     assert_eq!(summary(&ready(&target)), [r#"a: cluster "a" does not exist (node "node-1")"#]);
     world.respond(Kind::Listener, vec![], &[("l", "bad")]);
     assert!(failed(&target).contains("is invalid: bad"));
+}
+
+#[test]
+fn an_error_of_the_control_plane_fails_what_is_not_cached_and_leaves_what_is() {
+    let mut world = World::new();
+    let target = world.client("l");
+    world.respond_error(Kind::Listener, "l", true);
+    let message = r#"listener "l" is not available: control plane says: NotFound: no (node "node-1")"#;
+    assert_eq!(failed(&target), message);
+    world.routes(&["a", "b"]);
+    world.respond(Kind::Cluster, vec![("a", cluster("a")), ("b", cluster("b"))], &[]);
+    world.respond(Kind::Endpoints, vec![("eds-a", endpoints([1]))], &[]);
+    world.respond_error(Kind::Endpoints, "eds-b", false);
+    let before = ready(&target);
+    assert!(summary(&before)[1].contains("control plane says: Unavailable: no"), "{:?}", summary(&before));
+    world.respond_error(Kind::Route, "r", true);
+    world.respond_error(Kind::Endpoints, "eds-a", true);
+    assert!(Arc::ptr_eq(&before, &ready(&target)), "nothing was published");
+}
+
+#[test]
+fn fail_on_data_errors_drops_what_an_error_of_the_control_plane_is_about() {
+    let mut world = World::with(OnDataError::Drop);
+    let target = world.client("l");
+    world.routes(&["a"]);
+    world.respond(Kind::Cluster, vec![("a", cluster("a"))], &[]);
+    world.respond(Kind::Endpoints, vec![("eds-a", endpoints([1]))], &[]);
+    world.respond_error(Kind::Route, "r", false);
+    assert_eq!(summary(&ready(&target)), ["a: 1"], "an error for a while");
+    world.respond_error(Kind::Route, "r", true);
+    assert!(failed(&target).contains("control plane says"));
+    world.respond(Kind::Route, vec![("r", route("r", &["a"]))], &[]);
+    assert_eq!(summary(&ready(&target)), ["a: 1"]);
 }
 
 #[test]

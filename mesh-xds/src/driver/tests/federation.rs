@@ -122,6 +122,7 @@ impl Lab {
             resources: good.chain(bad).collect(),
             heartbeats: Vec::new(),
             removed: Vec::new(),
+            errors: Vec::new(),
         };
         self.engine.handle_response(ServerIx::of_test(server), self.now, response);
         self.turn();

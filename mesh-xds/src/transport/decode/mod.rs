@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
+use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryResponse, DiscoveryResponse, Resource, ResourceName,
+};
 use envoy_types::pb::google::protobuf;
 use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::google::rpc::Status;
 use mesh_core::config::endpoints::LocalityId;
 use prost::{Message as _, Name as _};
+use tonic::Code;
 
 use super::Message;
 use super::verdicts::{Verdict, Verdicts};
-use crate::ads::{Heartbeat, Kind, Name, Received, Response};
+use crate::ads::{Heartbeat, Kind, Name, Received, ResourceError, Response};
 use crate::bootstrap::{Bootstrap, CertificateProvider};
 use crate::invalid::Invalid;
 use crate::resource::{Accepted, Checked, Decoded, MAX_RESOURCE_BYTES, Rules, decode, decode_within};
@@ -78,10 +83,10 @@ impl Decoder {
             type_url,
             nonce,
             control_plane: _,
-            // xDS TP3, which no control plane that is known to us sends
-            resource_errors: _,
+            resource_errors,
         } = response;
         let mut response = empty(Kind::from_type_url(&type_url)?, version_info, nonce);
+        response.errors = resource_errors.into_iter().filter_map(error).collect();
         response.resources.reserve_exact(resources.len());
         for (position, resource) in resources.into_iter().enumerate() {
             turn(position).await;
@@ -101,10 +106,10 @@ impl Decoder {
             removed_resource_names: _,
             nonce,
             control_plane: _,
-            // xDS TP3
-            resource_errors: _,
+            resource_errors,
         } = response;
         let mut response = empty(Kind::from_type_url(&type_url)?, system_version_info, nonce);
+        response.errors = resource_errors.into_iter().filter_map(error).collect();
         response.removed = removed_resources.iter().map(|name| canonical(name)).collect();
         response.resources.reserve_exact(resources.len());
         for (position, resource) in resources.into_iter().enumerate() {
@@ -230,7 +235,22 @@ fn empty(kind: Kind, version: String, nonce: String) -> Response<Accepted> {
         resources: Vec::new(),
         heartbeats: Vec::new(),
         removed: Vec::new(),
+        errors: Vec::new(),
     }
+}
+
+/// An error instead of a resource; one that names none concerns none.
+fn error(pb: discovery::ResourceError) -> Option<ResourceError> {
+    let discovery::ResourceError { resource_name, error_detail } = pb;
+    // dynamic parameters of xDS TP2 are not asked for
+    let ResourceName { name, dynamic_parameter_constraints: _ } = resource_name?;
+    let Status { code, message, details: _ } = error_detail.unwrap_or_default();
+    let code = Code::from_i32(code);
+    Some(ResourceError {
+        name: canonical(&name),
+        is_data_error: matches!(code, Code::NotFound | Code::PermissionDenied),
+        reason: format!("{code:?}: {message}").into(),
+    })
 }
 
 fn put(response: &mut Response<Accepted>, item: Item) {

@@ -130,6 +130,42 @@ async fn an_incremental_response_has_versions_removals_and_heartbeats() {
 }
 
 #[tokio::test]
+async fn errors_of_resources_are_read_in_both_protocols() {
+    let error = |name: &str, code: Code| discovery::ResourceError {
+        resource_name: Some(ResourceName { name: name.to_owned(), ..ResourceName::default() }),
+        error_detail: Some(Status {
+            code: code.into(),
+            message: "no such thing".to_owned(),
+            details: Vec::new(),
+        }),
+    };
+    let resource_errors = vec![
+        error("a", Code::NotFound),
+        error("b", Code::PermissionDenied),
+        error("c", Code::Unavailable),
+        discovery::ResourceError::default(),
+    ];
+    let type_url = Kind::Cluster.type_url().to_owned();
+    let (errors, url) = (resource_errors.clone(), type_url.clone());
+    let all = DiscoveryResponse { type_url: url, resource_errors: errors, ..DiscoveryResponse::default() };
+    let changes = DeltaDiscoveryResponse { type_url, resource_errors, ..DeltaDiscoveryResponse::default() };
+    let mut decoder = Decoder::new(&bootstrap());
+    for message in [Message::StateOfTheWorld(all), Message::Incremental(changes)] {
+        let response = decoder.decode(message).await.unwrap();
+        let seen: Vec<_> =
+            response.errors.iter().map(|error| (&*error.name, error.is_data_error, &*error.reason)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("a", true, "NotFound: no such thing"),
+                ("b", true, "PermissionDenied: no such thing"),
+                ("c", false, "Unavailable: no such thing"),
+            ]
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_wrapper_of_state_of_the_world_may_be_a_heartbeat() {
     let wrapper = Resource { ttl: ttl(7), ..named("b", "b1", None) };
     let resources = vec![Any { type_url: Resource::type_url(), value: wrapper.encode_to_vec() }];

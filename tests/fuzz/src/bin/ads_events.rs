@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use mesh_xds::ads::{Ads, Ask, Heartbeat, Kind, Protocol, Received, Request, Response, WILDCARD};
+use mesh_xds::ads::{
+    Ads, Ask, Heartbeat, Kind, Protocol, Received, Request, ResourceError, Response, WILDCARD,
+};
 
 #[derive(Debug, Arbitrary)]
 struct Input {
@@ -28,6 +30,7 @@ enum Event {
         resources: Vec<Resource>,
         removed: Vec<u8>,
         heartbeats: Vec<(u8, u8)>,
+        errors: Vec<(u8, bool)>,
     },
     Later(u16),
     Transmit,
@@ -102,8 +105,13 @@ impl Told {
 }
 
 fn response(incremental: bool, event: &Event) -> Option<Response<u8>> {
-    let Event::Response { kind: k, version, nonce, resources, removed, heartbeats } = event else {
+    let Event::Response { kind: k, version, nonce, resources, removed, heartbeats, errors } = event else {
         return None;
+    };
+    let error = |(n, is_data_error): &(u8, bool)| ResourceError {
+        name: name(*n),
+        is_data_error: *is_data_error,
+        reason: "refused".into(),
     };
     let ttl = |seconds: u8| Duration::from_secs(seconds.into());
     let one = |resource: &Resource| Received {
@@ -119,6 +127,7 @@ fn response(incremental: bool, event: &Event) -> Option<Response<u8>> {
         resources: resources.iter().map(one).collect(),
         heartbeats: heartbeats.iter().map(|(n, t)| Heartbeat { name: name(*n), ttl: ttl(*t) }).collect(),
         removed: removed.iter().filter(|_| incremental).map(|n| name(*n)).collect(),
+        errors: errors.iter().map(error).collect(),
     })
 }
 
