@@ -1,5 +1,5 @@
 //! Macro benchmarks of the mesh beside its peers, in one run and with one command:
-//! `cargo run --release -p mesh-bench -- [--xds] [--quick] [--check] [--check-times] [--json FILE] [--profiles DIR]`.
+//! `cargo run --release -p mesh-bench -- [--xds [--alone]] [--quick] [--check] [--check-times] [--json FILE] [--profiles DIR]`.
 //!
 //! The binary executes itself for every child role. Instructions come from callgrind and allocations from a counting
 //! allocator, both exact; times are shown as ratios of neighbours in one run, pinned to one core.
@@ -31,8 +31,9 @@ use crate::rows::{Context, decisions, ratio, stack, unary};
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 const USAGE: &str =
-    "usage: mesh-bench [--xds] [--quick] [--check] [--check-times] [--json FILE] [--profiles DIR]
+    "usage: mesh-bench [--xds [--alone]] [--quick] [--check] [--check-times] [--json FILE] [--profiles DIR]
   --xds           the configuration's path at scale, instead of the request's
+  --alone         of that, this mesh without its peers, of which some take a minute for each row
   --quick         fewer samples, about a minute
   --check         exit with failure when a bound of instructions or allocations is missed
   --check-times   the same for times, which need a quiet machine
@@ -42,6 +43,7 @@ const USAGE: &str =
 #[derive(Debug, Default)]
 struct Options {
     xds: bool,
+    alone: bool,
     quick: bool,
     check: bool,
     check_times: bool,
@@ -57,6 +59,7 @@ impl Options {
             let mut path = || args.next().map(PathBuf::from).ok_or(USAGE);
             match arg.as_str() {
                 "--xds" => options.xds = true,
+                "--alone" => options.alone = true,
                 "--quick" => options.quick = true,
                 "--check" => options.check = true,
                 "--check-times" => options.check_times = true,
@@ -111,7 +114,7 @@ fn drive(args: &[String]) -> Result<bool> {
     let options = Options::parse(args)?;
     let mut report = Report::new(options.quick)?;
     if options.xds {
-        xds::measure(&mut report, options.quick)?;
+        xds::measure(&mut report, options.quick, options.alone)?;
     } else {
         let cx = Context::new(options.quick, options.profiles)?;
         unary::measure(&cx, &mut report)?;

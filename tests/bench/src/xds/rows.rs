@@ -31,6 +31,8 @@ const SLACK: Duration = Duration::from_secs(10);
 /// What the rows share.
 struct Bench {
     quick: bool,
+    /// Without the peers.
+    alone: bool,
     /// None where grpcio cannot be had.
     python: Option<PathBuf>,
 }
@@ -43,15 +45,9 @@ struct Site {
 }
 
 /// Measures everything.
-pub(crate) fn measure(report: &mut Report, quick: bool) -> Result<()> {
-    let python = match python::with_grpcio() {
-        Ok(python) => Some(python),
-        Err(error) => {
-            report.note(&format!("without grpcio: {error}"))?;
-            None
-        }
-    };
-    let bench = Bench { quick, python };
+pub(crate) fn measure(report: &mut Report, quick: bool, alone: bool) -> Result<()> {
+    let python = if alone { None } else { grpcio(report)? };
+    let bench = Bench { quick, alone, python };
     bench.scale(report)?;
     bench.propagation(report)?;
     bench.cpu(report)?;
@@ -60,9 +56,29 @@ pub(crate) fn measure(report: &mut Report, quick: bool) -> Result<()> {
     picker(report)
 }
 
+/// A Python that has grpcio; a machine without it measures the others.
+fn grpcio(report: &mut Report) -> Result<Option<PathBuf>> {
+    match python::with_grpcio() {
+        Ok(python) => Ok(Some(python)),
+        Err(error) => {
+            report.note(&format!("without grpcio: {error}"))?;
+            Ok(None)
+        }
+    }
+}
+
 impl Bench {
     fn large(&self) -> usize {
         if self.quick { 2_000 } else { 10_000 }
+    }
+
+    fn clients(&self) -> impl Iterator<Item = (Client, Protocol)> {
+        CLIENTS.into_iter().filter(|(client, _)| !self.alone || *client == Client::Mesh)
+    }
+
+    /// Each client with the best protocol that it has.
+    fn one_each(&self) -> impl Iterator<Item = (Client, Protocol)> {
+        self.clients().skip(1)
     }
 
     fn scale(&self, report: &mut Report) -> Result<()> {
@@ -72,7 +88,7 @@ impl Bench {
                 if self.quick { &[Server::Ours] } else { &[Server::Ours, Server::Slow, Server::WritesFirst] };
             for server in servers {
                 let mut site = Site::start(*server, clusters, ENDPOINTS)?;
-                for (client, protocol) in CLIENTS {
+                for (client, protocol) in self.clients() {
                     let before = site.count()?;
                     let started = self.start(&site, site.at.wire, client, protocol);
                     let requests = site.count()?.requests - before.requests;
@@ -123,7 +139,7 @@ impl Bench {
         };
         let clusters = self.large();
         let mut site = Site::start(Server::Ours, clusters, ENDPOINTS)?;
-        for (client, protocol) in one_each() {
+        for (client, protocol) in self.one_each() {
             let found = self.under_load(&mut site, (client, protocol), pushes);
             let (pushed, loaded) = found.as_ref().ok().map(|(pushed, loaded)| (pushed, loaded)).unzip();
             let mut after: Vec<f64> =
@@ -209,7 +225,7 @@ impl Bench {
             within_ms: u64::from(times) * 200,
         };
         let mut site = Site::start(Server::Ours, 500, ENDPOINTS)?;
-        for (client, protocol) in one_each() {
+        for (client, protocol) in self.one_each() {
             let found = self.under_load(&mut site, (client, protocol), pushes);
             let (pushed, loaded) = found.as_ref().ok().map(|(pushed, loaded)| (pushed, loaded)).unzip();
             let settle = pushed.and_then(|pushed| pushed.after_ns.last()).map(|ns| millis(*ns));
@@ -321,11 +337,6 @@ impl Site {
         self.child.tell(&ServerOrder::Push(pushes))?;
         self.child.hear_within(PATIENCE + SLACK)
     }
-}
-
-/// Each client with the best protocol that it has.
-fn one_each() -> impl Iterator<Item = (Client, Protocol)> {
-    CLIENTS.into_iter().skip(1)
 }
 
 /// From a snapshot in which one of 100,000 endpoints of a cluster is another to the picker that has it.
