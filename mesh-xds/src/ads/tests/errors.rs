@@ -7,16 +7,7 @@ fn error(name: &str, is_data_error: bool) -> ResourceError {
 }
 
 fn respond(script: &mut Script, nonce: &str, resources: &[(&str, Verdict)], errors: &[ResourceError]) {
-    let version = (script.protocol == Incremental).then(|| "1".into());
-    let received = |(name, verdict): &(&str, Verdict)| Received {
-        name: Some(Name::from(*name)),
-        version: version.clone(),
-        ttl: None,
-        verdict: verdict.map_err(Arc::from),
-    };
-    let resources = resources.iter().map(received).collect();
-    let response = Response { resources, errors: errors.to_vec(), ..empty(Kind::Cluster, "1", nonce) };
-    script.ads.handle_response(script.now, response);
+    script.respond_with_errors(empty(Kind::Cluster, "1", nonce), resources, errors);
 }
 
 fn failed(name: &str, is_data_error: bool) -> Update<&'static str> {

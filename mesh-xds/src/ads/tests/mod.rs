@@ -58,16 +58,24 @@ impl Script {
 
     /// In incremental every resource is of the version of the whole.
     fn respond(&mut self, kind: Kind, version: &str, nonce: &str, resources: &[(&str, Verdict)]) {
-        let resources = resources
-            .iter()
-            .map(|(name, verdict)| Received {
-                name: (!name.is_empty()).then(|| Name::from(*name)),
-                version: (self.protocol == Incremental).then(|| version.into()),
-                ttl: None,
-                verdict: verdict.map_err(Arc::from),
-            })
-            .collect();
-        let response = Response { resources, ..empty(kind, version, nonce) };
+        self.respond_with_errors(empty(kind, version, nonce), resources, &[]);
+    }
+
+    /// The same, with errors beside the resources.
+    fn respond_with_errors(
+        &mut self,
+        empty: Response<&'static str>,
+        resources: &[(&str, Verdict)],
+        errors: &[ResourceError],
+    ) {
+        let received = |(name, verdict): &(&str, Verdict)| Received {
+            name: (!name.is_empty()).then(|| Name::from(*name)),
+            version: (self.protocol == Incremental).then(|| empty.version.clone()),
+            ttl: None,
+            verdict: verdict.map_err(Arc::from),
+        };
+        let resources = resources.iter().map(received).collect();
+        let response = Response { resources, errors: errors.to_vec(), ..empty };
         self.ads.handle_response(self.now, response);
     }
 
