@@ -1,28 +1,42 @@
-//! A list whose copies share what they have in common: changing one entry of a copy costs one chunk and the spine.
+//! A list whose copies share what they have in common: changing one entry of a copy costs one chunk and its ancestors.
 //!
 //! What a large mesh needs of a snapshot: it is immutable and complete, and the next one, which differs in one cluster
-//! of ten thousand, is made, compared and dropped in the time of a few hundred pointers. A chunk is never shared by
-//! halves, so two lists are equal wherever their chunks are the same allocation.
+//! of ten thousand, is made, compared and dropped by touching some dozens of pointers. That number is what counts: each
+//! of them is a line of memory that nobody has looked at since the last change.
+//!
+//! The shape follows from the length alone (every node is full but the last of its level), so two lists are equal
+//! wherever their nodes are the same allocation.
 
 use std::fmt;
 use std::iter::FusedIterator;
 use std::ops::{Index, Range};
+use std::slice;
 use std::sync::Arc;
 
-/// Entries in a chunk: a spine of 157 pointers for 10,000 entries.
-const CHUNK: usize = 64;
+/// Entries of a chunk, and children of a branch: four levels for 10,000 entries.
+const WIDTH: usize = 1 << BITS;
+const BITS: usize = 4;
 
 /// A list of entries in shared chunks.
 pub struct Chunked<T> {
-    /// Every chunk but the last is full.
-    spine: Arc<[Arc<[T]>]>,
+    root: Node<T>,
+    /// Levels of branches above the chunks.
+    height: usize,
     len: usize,
+}
+
+enum Node<T> {
+    Chunk(Arc<[T]>),
+    Branch(Arc<[Self]>),
 }
 
 /// Iterates over a [`Chunked`] in order.
 #[derive(Debug)]
 pub struct Iter<'a, T> {
     list: &'a Chunked<T>,
+    /// What is left of the chunk that was entered last.
+    chunk: slice::Iter<'a, T>,
+    /// The first position of the chunk after it.
     next: usize,
 }
 
@@ -44,13 +58,20 @@ impl<T> Chunked<T> {
     /// The entry at a position.
     #[must_use]
     pub fn get(&self, position: usize) -> Option<&T> {
-        self.spine.get(position / CHUNK)?.get(position % CHUNK)
+        // Behind the end the digits of a position would mean another one.
+        if position >= self.len {
+            return None;
+        }
+        match self.node(0, position / WIDTH)? {
+            Node::Chunk(chunk) => chunk.get(position % WIDTH),
+            Node::Branch(_) => None,
+        }
     }
 
     /// Every entry, in order.
     #[must_use]
     pub fn iter(&self) -> Iter<'_, T> {
-        Iter { list: self, next: 0 }
+        Iter { list: self, chunk: [].iter(), next: 0 }
     }
 
     /// A list of these entries that shares each chunk of `before` whose entries are all the same, as `is_same` says.
@@ -60,35 +81,77 @@ impl<T> Chunked<T> {
         is_same: impl Fn(&T, &T) -> bool,
     ) -> Self {
         let mut entries = entries.into_iter();
-        let mut spine: Vec<Arc<[T]>> = Vec::new();
+        let mut chunks = Vec::new();
         let mut len = 0;
         loop {
-            let chunk: Arc<[T]> = entries.by_ref().take(CHUNK).collect();
+            let chunk: Arc<[T]> = entries.by_ref().take(WIDTH).collect();
             if chunk.is_empty() {
-                return Self { spine: spine.into(), len };
+                return Self::over(before, chunks, len);
             }
             len += chunk.len();
-            let known = before.spine.get(spine.len()).filter(|known| {
-                known.len() == chunk.len() && known.iter().zip(&*chunk).all(|(a, b)| is_same(a, b))
+            let known = before.node(0, chunks.len()).filter(|known| match known {
+                Node::Chunk(known) => {
+                    known.len() == chunk.len() && known.iter().zip(&*chunk).all(|(a, b)| is_same(a, b))
+                }
+                Node::Branch(_) => false,
             });
-            spine.push(known.cloned().unwrap_or(chunk));
+            chunks.push(known.cloned().unwrap_or(Node::Chunk(chunk)));
         }
     }
 
     /// Whether both have the same entries, as `is_same` says of those that are not in a shared chunk.
     pub fn is_same(&self, other: &Self, is_same: impl Fn(&T, &T) -> bool) -> bool {
-        let same = |(a, b): (&Arc<[T]>, &Arc<[T]>)| {
-            Arc::ptr_eq(a, b) || a.iter().zip(&**b).all(|(a, b)| is_same(a, b))
-        };
-        self.len == other.len
-            && (Arc::ptr_eq(&self.spine, &other.spine) || self.spine.iter().zip(&*other.spine).all(same))
+        self.len == other.len && self.root.is_same(&other.root, &is_same)
     }
 
     /// The positions that are not in a chunk shared with `other`: all at which the two can differ.
-    pub fn unshared<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = usize> + 'a {
-        let chunks = self.spine.iter().enumerate();
-        let own = chunks.filter(|(i, chunk)| other.spine.get(*i).is_none_or(|o| !Arc::ptr_eq(chunk, o)));
-        own.flat_map(|(i, chunk)| i * CHUNK..i * CHUNK + chunk.len())
+    #[must_use]
+    pub fn unshared(&self, other: &Self) -> Vec<usize> {
+        let mut positions = Vec::new();
+        self.add_unshared(other, (self.height, 0), &mut positions);
+        positions
+    }
+
+    fn add_unshared(&self, other: &Self, (level, nth): (usize, usize), positions: &mut Vec<usize>) {
+        let Some(node) = self.node(level, nth) else { return };
+        if other.node(level, nth).is_some_and(|other| other.is_shared(node)) {
+            return;
+        }
+        match node {
+            Node::Chunk(chunk) => positions.extend((nth * WIDTH..).take(chunk.len())),
+            Node::Branch(children) => {
+                for child in (nth * WIDTH..).take(children.len()) {
+                    self.add_unshared(other, (level - 1, child), positions);
+                }
+            }
+        }
+    }
+
+    /// The node with this number among those of a level; chunks are level 0.
+    fn node(&self, level: usize, nth: usize) -> Option<&Node<T>> {
+        let steps = self.height.checked_sub(level)?;
+        let mut node = (nth >> (BITS * steps) == 0).then_some(&self.root)?;
+        for step in (0..steps).rev() {
+            let Node::Branch(children) = node else { return None };
+            node = children.get((nth >> (BITS * step)) % WIDTH)?;
+        }
+        Some(node)
+    }
+
+    /// The list of these chunks. Branches of `before` are shared where they have the same children.
+    fn over(before: &Self, mut nodes: Vec<Node<T>>, len: usize) -> Self {
+        let mut height = 0;
+        while nodes.len() > 1 {
+            height += 1;
+            let mut below = nodes.into_iter();
+            nodes = Vec::with_capacity(below.len().div_ceil(WIDTH));
+            while below.len() > 0 {
+                let branch = Node::Branch(below.by_ref().take(WIDTH).collect());
+                let known = before.node(height, nodes.len()).filter(|known| known.has_children_of(&branch));
+                nodes.push(known.cloned().unwrap_or(branch));
+            }
+        }
+        Self { root: nodes.pop().unwrap_or_default(), height, len }
     }
 }
 
@@ -98,19 +161,22 @@ impl<T: Clone> Chunked<T> {
         if position >= self.len {
             return false;
         }
-        let spine = Arc::make_mut(&mut self.spine);
-        let chunk = spine.get_mut(position / CHUNK).map(Arc::make_mut);
-        match chunk.and_then(|chunk| chunk.get_mut(position % CHUNK)) {
-            Some(place) => {
-                *place = entry;
-                true
+        let mut node = &mut self.root;
+        for level in (0..=self.height).rev() {
+            let digit = (position >> (BITS * level)) % WIDTH;
+            match node {
+                Node::Branch(children) => match Arc::make_mut(children).get_mut(digit) {
+                    Some(child) => node = child,
+                    None => return false,
+                },
+                Node::Chunk(chunk) => {
+                    return Arc::make_mut(chunk).get_mut(digit).map(|place| *place = entry).is_some();
+                }
             }
-            None => false,
         }
+        false
     }
-}
 
-impl<T: Clone> Chunked<T> {
     /// Replaces the entries at `places` by others, however many. What comes before stays shared; what comes after does
     /// too where the positions do not shift.
     pub fn splice(&mut self, places: Range<usize>, entries: Vec<T>) {
@@ -121,25 +187,34 @@ impl<T: Clone> Chunked<T> {
             }
             return;
         }
-        let full = places.start / CHUNK;
-        let head = (full * CHUNK..places.start).filter_map(|position| self.get(position)).cloned();
+        let len = self.len - places.len() + entries.len();
+        let full = places.start / WIDTH;
+        let head = (full * WIDTH..places.start).filter_map(|position| self.get(position)).cloned();
         let tail = (places.end..self.len).filter_map(|position| self.get(position)).cloned();
-        let rest: Self = head.chain(entries).chain(tail).collect();
-        let spine = self.spine.iter().take(full).chain(&*rest.spine).cloned().collect();
-        *self = Self { spine, len: full * CHUNK + rest.len };
+        let mut rest = head.chain(entries).chain(tail);
+        let mut chunks: Vec<_> = (0..full).filter_map(|nth| self.node(0, nth)).cloned().collect();
+        loop {
+            let chunk: Arc<[T]> = rest.by_ref().take(WIDTH).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            chunks.push(Node::Chunk(chunk));
+        }
+        drop(rest);
+        *self = Self::over(self, chunks, len);
     }
 }
 
 impl<T> Clone for Chunked<T> {
     fn clone(&self) -> Self {
-        let Self { spine, len } = self;
-        Self { spine: spine.clone(), len: *len }
+        let Self { root, height, len } = self;
+        Self { root: root.clone(), height: *height, len: *len }
     }
 }
 
 impl<T> Default for Chunked<T> {
     fn default() -> Self {
-        Self { spine: Arc::new([]), len: 0 }
+        Self { root: Node::default(), height: 0, len: 0 }
     }
 }
 
@@ -169,7 +244,57 @@ impl<T> Index<usize> for Chunked<T> {
     type Output = T;
 
     fn index(&self, position: usize) -> &T {
-        &self.spine[position / CHUNK][position % CHUNK]
+        let len = self.len;
+        match self.get(position) {
+            Some(entry) => entry,
+            None => panic!("position {position} of a list of {len}"),
+        }
+    }
+}
+
+// === impl Node ===
+
+impl<T> Node<T> {
+    /// Whether both are the same allocation.
+    fn is_shared(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Chunk(a), Self::Chunk(b)) => Arc::ptr_eq(a, b),
+            (Self::Branch(a), Self::Branch(b)) => Arc::ptr_eq(a, b),
+            (Self::Chunk(_), Self::Branch(_)) | (Self::Branch(_), Self::Chunk(_)) => false,
+        }
+    }
+
+    fn is_same(&self, other: &Self, is_same: &impl Fn(&T, &T) -> bool) -> bool {
+        self.is_shared(other)
+            || match (self, other) {
+                (Self::Chunk(a), Self::Chunk(b)) => a.iter().zip(&**b).all(|(a, b)| is_same(a, b)),
+                (Self::Branch(a), Self::Branch(b)) => a.iter().zip(&**b).all(|(a, b)| a.is_same(b, is_same)),
+                (Self::Chunk(_), Self::Branch(_)) | (Self::Branch(_), Self::Chunk(_)) => false,
+            }
+    }
+
+    fn has_children_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Branch(a), Self::Branch(b)) => {
+                a.len() == b.len() && a.iter().zip(&**b).all(|(a, b)| a.is_shared(b))
+            }
+            (Self::Chunk(_), _) | (_, Self::Chunk(_)) => false,
+        }
+    }
+}
+
+impl<T> Clone for Node<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Chunk(chunk) => Self::Chunk(chunk.clone()),
+            Self::Branch(children) => Self::Branch(children.clone()),
+        }
+    }
+}
+
+impl<T> Default for Node<T> {
+    fn default() -> Self {
+        Self::Chunk(Arc::new([]))
     }
 }
 
@@ -179,13 +304,18 @@ impl<'a, T> Iterator for Iter<'a, T> {
     type Item = &'a T;
 
     fn next(&mut self) -> Option<&'a T> {
-        let entry = self.list.get(self.next)?;
-        self.next += 1;
-        Some(entry)
+        if let Some(entry) = self.chunk.next() {
+            return Some(entry);
+        }
+        let rest = (self.next < self.list.len).then(|| self.list.node(0, self.next / WIDTH));
+        let Some(Some(Node::Chunk(chunk))) = rest else { return None };
+        self.chunk = chunk.iter();
+        self.next += chunk.len();
+        self.chunk.next()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.list.len - self.next;
+        let left = self.list.len - self.next + self.chunk.len();
         (left, Some(left))
     }
 }
@@ -258,7 +388,7 @@ mod tests {
             for (a, plain_a) in &kept {
                 for (b, plain_b) in &kept {
                     prop_assert_eq!(a.is_same(b, PartialEq::eq), plain_a == plain_b);
-                    let unshared: Vec<usize> = a.unshared(b).collect();
+                    let unshared = a.unshared(b);
                     for at in (0..plain_a.len()).filter(|at| plain_a.get(*at) != plain_b.get(*at)) {
                         prop_assert!(unshared.contains(&at), "a difference is never in a shared chunk");
                     }
@@ -273,8 +403,7 @@ mod tests {
         let mut after = before.clone();
         assert!(after.set(5_000, Arc::new(0)));
         assert!(after.set(5_001, Arc::new(1)));
-        let unshared: Vec<usize> = after.unshared(&before).collect();
-        assert_eq!(unshared, (4_992..5_056).collect::<Vec<_>>());
+        assert_eq!(after.unshared(&before), (4_992..5_008).collect::<Vec<_>>());
         assert_eq!((*before[5_000], *after[5_000]), (5_000, 0));
     }
 
@@ -282,6 +411,6 @@ mod tests {
     fn a_rebuild_of_equal_entries_shares_every_chunk() {
         let before: Chunked<usize> = (0..1_000).collect();
         let after = Chunked::sharing(&before, 0..1_001, PartialEq::eq);
-        assert_eq!(after.unshared(&before).collect::<Vec<_>>(), (960..1_001).collect::<Vec<_>>());
+        assert_eq!(after.unshared(&before), (992..1_001).collect::<Vec<_>>());
     }
 }

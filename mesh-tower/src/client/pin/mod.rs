@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use mesh_core::deadline::Deadline;
 use mesh_core::error::{Reason, Rejection};
+use mesh_core::outcome::Outcome;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 pub(crate) use self::snapshot::{PinnedCluster, PinnedSnapshot};
 pub(crate) use self::target::{Patience, Target};
 use super::deadline::Within;
-use super::request::{Call, CallStage, Pinned, PinnedStage, Reply};
+use super::request::{Call, CallStage, Pinned, PinnedStage};
 use super::service::Service;
 
 /// Calls of one target that may wait for its first configuration.
@@ -65,7 +66,7 @@ impl<S> Pin<S> {
 }
 
 impl<S: Service<PinnedStage>> Service<CallStage> for Pin<S> {
-    async fn call<'c>(&'c self, call: &'c mut Call) -> Result<Reply, Rejection> {
+    async fn call<'c>(&'c self, call: &'c mut Call) -> Result<Outcome, Rejection> {
         let patience = if call.deadline.is_some() { Patience::Wait } else { Patience::FailFast };
         let snapshot = match self.target.current(patience) {
             Some(current) => current?,

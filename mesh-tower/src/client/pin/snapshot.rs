@@ -119,9 +119,8 @@ fn slots(
     let slots = match before {
         Some(before) if before.entries.len() == entries.len() => {
             let mut slots = before.slots.clone();
-            for (position, entry) in
-                entries.unshared(&before.entries).filter_map(|p| Some((p, entries.get(p)?)))
-            {
+            let unshared = entries.unshared(&before.entries);
+            for (position, entry) in unshared.into_iter().filter_map(|p| Some((p, entries.get(p)?))) {
                 let next = slot(position, entry);
                 if slots.get(position).is_none_or(|slot| !Arc::ptr_eq(slot, &next)) {
                     slots.set(position, next);
