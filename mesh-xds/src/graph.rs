@@ -7,7 +7,7 @@
 //! finds the targets that it concerns without a walk over everything else. What a new edge reaches is known at once;
 //! whether the loss of one leaves something unreached is found by mark and sweep, once per turn.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::ads::{Kind, Name};
 use crate::store::Store;
@@ -18,7 +18,7 @@ pub(crate) type Key = (Kind, Name);
 /// The resources that are subscribed to.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
-    live: BTreeMap<Key, Referrers>,
+    live: HashMap<Key, Referrers>,
     /// Listeners that targets start from.
     roots: BTreeSet<Name>,
     /// An edge or a root is gone since the last sweep.
@@ -86,7 +86,7 @@ impl Graph {
         if !std::mem::take(&mut self.loosened) {
             return Vec::new();
         }
-        let mut marked = BTreeSet::new();
+        let mut marked = HashSet::new();
         let mut open: Vec<Key> = self.roots.iter().map(|name| (Kind::Listener, name.clone())).collect();
         while let Some(key) = open.pop() {
             if !marked.contains(&key) {

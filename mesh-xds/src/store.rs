@@ -5,7 +5,7 @@
 //!
 //! An equal value never replaces the one that is there, so that what did not change stays the same `Arc`.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use mesh_core::config::cluster::ClusterConfig;
@@ -51,7 +51,8 @@ pub(crate) enum ListenerRoutes {
     Named(Name),
 }
 
-type Slots<T> = BTreeMap<Name, Slot<T>>;
+/// Hashed: a look-up in a large mesh touches one name instead of the names on the way to it.
+type Slots<T> = HashMap<Name, Slot<T>>;
 
 /// What is known about one resource.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! resource that changes costs one cluster, whatever their number. From nothing it makes what it would have made
 //! step by step: both are the same code, and a property test holds them to each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use mesh_core::chunked::Chunked;
@@ -41,8 +41,8 @@ pub(crate) enum Dirty {
 struct Base {
     listener: Arc<ListenerConfig>,
     routes: Arc<RouteTable>,
-    /// Positions of the clusters in the order of their names.
-    by_name: Box<[u32]>,
+    /// Positions of the clusters.
+    by_name: HashMap<Name, u32>,
 }
 
 /// What holds a target up at one cluster.
@@ -157,11 +157,8 @@ impl ClientAssembly {
 
 impl Base {
     fn position(&self, name: &Name) -> Option<(u32, &Name)> {
-        let names = self.routes.clusters();
-        let of = |position: u32| names.get(position as usize);
-        let found = self.by_name.binary_search_by(|position| of(*position).cmp(&Some(name))).ok()?;
-        let position = *self.by_name.get(found)?;
-        Some((position, of(position)?))
+        let position = *self.by_name.get(name)?;
+        Some((position, self.routes.clusters().get(position as usize)?))
     }
 
     fn error(&self, assembler: Assembler<'_>, position: u32) -> Option<mesh_core::snapshot::ConfigError> {
@@ -229,8 +226,6 @@ impl Assembler<'_> {
     }
 }
 
-fn positions_by_name(names: &[Name]) -> Box<[u32]> {
-    let mut positions: Vec<u32> = (0..).take(names.len()).collect();
-    positions.sort_unstable_by_key(|position| names.get(*position as usize));
-    positions.into_boxed_slice()
+fn positions_by_name(names: &[Name]) -> HashMap<Name, u32> {
+    names.iter().cloned().zip(0..).collect()
 }
