@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::Instrument;
 
+use super::preface::HoldsPreface;
 use super::{Connection, KeepAlive};
 use crate::transport::io::Counted;
 
@@ -22,7 +23,7 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// Runs until the connection has ended, however it ends; its drop tells the pool.
 pub(super) struct Driver {
-    h2: ::h2::client::Connection<Counted, Bytes>,
+    h2: ::h2::client::Connection<HoldsPreface<Counted>, Bytes>,
     connection: Arc<Connection>,
     keepalive: Option<Pinger>,
     linger: Option<Pin<Box<Sleep>>>,
@@ -50,7 +51,7 @@ pub(super) fn spawn(runtime: &Handle, driver: Driver) -> tokio::task::AbortHandl
 
 impl Driver {
     pub(super) fn new(
-        mut h2: ::h2::client::Connection<Counted, Bytes>,
+        mut h2: ::h2::client::Connection<HoldsPreface<Counted>, Bytes>,
         connection: Arc<Connection>,
         keepalive: Option<KeepAlive>,
     ) -> Self {

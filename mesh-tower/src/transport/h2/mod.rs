@@ -18,6 +18,7 @@
 //! ```
 
 mod driver;
+mod preface;
 mod recv;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, Version};
 use tokio::runtime::Handle;
 
+use self::preface::HoldsPreface;
 pub(crate) use self::recv::RecvBody;
 use self::upload::{PumpHandle, Upload, Uploaded};
 use super::error::{ConnectError, ConnectFailure, FailureKind, Progress, SendError};
@@ -149,7 +151,7 @@ impl Connection {
             .initial_connection_window_size(settings.connection_window)
             .max_header_list_size(settings.max_header_list_size)
             .enable_push(false)
-            .handshake::<_, Bytes>(Counted::new(io, traffic.clone()))
+            .handshake::<_, Bytes>(HoldsPreface::new(Counted::new(io, traffic.clone())))
             .await
             .map_err(|e| protocol_error(&e))?;
         std::future::poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
