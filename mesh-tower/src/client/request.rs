@@ -1,4 +1,5 @@
-//! The typed requests that travel down the stack, and the reply that travels up.
+//! The typed requests that travel down the stack. What is large stays in the call: it is lent on the way down, and only
+//! what is known of it travels up.
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,8 +43,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) request: Request<Body>,
-    /// The request of the attempt until it is sent; after one that failed, a request of which nothing left.
-    pub(crate) outgoing: Option<Request<Body>>,
+    pub(crate) exchange: Exchange,
     pub(crate) kind: RequestKind,
     /// The target's authority, for requests that name none.
     pub(crate) authority: Arc<Authority>,
@@ -58,6 +58,18 @@ pub(crate) struct Call {
     pub(crate) span: Option<ActiveSpan>,
     pub(crate) facts: Facts,
     pub(crate) answer: Answer,
+}
+
+/// What an attempt sends, and in the same place what it receives.
+#[derive(Debug, Default)]
+pub(crate) enum Exchange {
+    /// Nothing yet, or the request is on its way.
+    #[default]
+    Nothing,
+    /// To be sent.
+    Request(Request<Body>),
+    /// To be handed on.
+    Response(Response<Body>),
 }
 
 /// What is told of a call at its end. Lent to every layer, so that a call that fails half way tells as much as is known.
@@ -108,8 +120,9 @@ pub(crate) struct Routed<'c> {
 /// One attempt of a call. What is large is lent, so that it stays where it is while the attempt passes the layers.
 #[derive(Debug)]
 pub(crate) struct Attempt<'c> {
-    /// Taken by whoever sends it. It is still, or again, in its place where nothing of it left.
-    pub(crate) request: &'c mut Option<Request<Body>>,
+    /// Holds the request, which is taken by whoever sends it, and still or again there where nothing of it left. Holds
+    /// the response when the attempt ends with an outcome.
+    pub(crate) exchange: &'c mut Exchange,
     pub(crate) kind: RequestKind,
     pub(crate) cluster: &'c PinnedCluster,
     pub(crate) facts: &'c mut Facts,
@@ -120,18 +133,11 @@ pub(crate) struct Attempt<'c> {
 #[derive(Debug)]
 pub(crate) struct Picked<'c> {
     /// As in [`Attempt`].
-    pub(crate) request: &'c mut Option<Request<Body>>,
+    pub(crate) exchange: &'c mut Exchange,
     pub(crate) kind: RequestKind,
     pub(crate) cluster: &'c PinnedCluster,
     pub(crate) endpoint: &'c Arc<EndpointRuntime>,
     pub(crate) held: &'c mut Held,
-}
-
-/// A response, and what its head says of the attempt.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) response: Response<Body>,
-    pub(crate) outcome: Outcome,
 }
 
 /// What an attempt holds: given back when it fails, or else when the body of its response ends.
@@ -180,31 +186,31 @@ impl Stage for EntryStage {
 
 impl Stage for CallStage {
     type Request<'c> = &'c mut Call;
-    type Response = Reply;
+    type Response = Outcome;
     type Error = Rejection;
 }
 
 impl Stage for PinnedStage {
     type Request<'c> = Pinned<'c>;
-    type Response = Reply;
+    type Response = Outcome;
     type Error = Rejection;
 }
 
 impl Stage for RoutedStage {
     type Request<'c> = Routed<'c>;
-    type Response = Reply;
+    type Response = Outcome;
     type Error = Rejection;
 }
 
 impl Stage for AttemptStage {
     type Request<'c> = Attempt<'c>;
-    type Response = Reply;
+    type Response = Outcome;
     type Error = AttemptError;
 }
 
 impl Stage for PickedStage {
     type Request<'c> = Picked<'c>;
-    type Response = Reply;
+    type Response = Outcome;
     type Error = AttemptError;
 }
 
@@ -232,13 +238,48 @@ impl Facts {
     }
 }
 
-// === impl Reply ===
+// === impl Exchange ===
 
-impl Reply {
-    /// A response to a request of this kind. Its headers are asked here, once for all layers.
-    pub(crate) fn new(response: Response<Body>, kind: RequestKind) -> Self {
+impl Exchange {
+    /// The request, to be sent. A response stays.
+    pub(crate) fn take_request(&mut self) -> Option<Request<Body>> {
+        match self {
+            Self::Request(_) => match std::mem::take(self) {
+                Self::Request(request) => Some(request),
+                Self::Nothing | Self::Response(_) => None,
+            },
+            Self::Nothing | Self::Response(_) => None,
+        }
+    }
+
+    /// A request of which nothing left comes back.
+    pub(crate) fn give_back(&mut self, request: Option<Request<Body>>) {
+        *self = request.map_or(Self::Nothing, Self::Request);
+    }
+
+    /// The response is there.
+    pub(crate) fn receive(&mut self, response: Response<Body>, kind: RequestKind) -> Outcome {
         let outcome = outcome_of(&response, kind);
-        Self { response, outcome }
+        *self = Self::Response(response);
+        outcome
+    }
+
+    pub(crate) fn response(&self) -> Option<&Response<Body>> {
+        match self {
+            Self::Response(response) => Some(response),
+            Self::Nothing | Self::Request(_) => None,
+        }
+    }
+
+    /// The response, to be handed on. A request stays.
+    pub(crate) fn take_response(&mut self) -> Option<Response<Body>> {
+        match self {
+            Self::Response(_) => match std::mem::take(self) {
+                Self::Response(response) => Some(response),
+                Self::Nothing | Self::Request(_) => None,
+            },
+            Self::Nothing | Self::Request(_) => None,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::future::Future;
 pub(crate) trait Stage: 'static {
     /// The request, lent for one call.
     type Request<'c>: Send;
-    /// What comes back.
+    /// What comes back; a response itself stays in the call, in the place that is lent for it.
     type Response: Send;
     /// Why nothing does.
     type Error: Send;

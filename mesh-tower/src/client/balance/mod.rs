@@ -12,10 +12,11 @@ use std::pin::pin;
 
 use mesh_core::error::{Reason, Rejection};
 use mesh_core::lb::{EndpointIx, Pick};
+use mesh_core::outcome::Outcome;
 use mesh_core::request::RequestKind;
 
 use super::pin::PinnedCluster;
-use super::request::{Attempt, AttemptError, AttemptStage, Picked, PickedStage, Reply};
+use super::request::{Attempt, AttemptError, AttemptStage, Picked, PickedStage};
 use super::service::Service;
 use crate::runtime::cluster::{EndpointSlot, Table};
 use crate::runtime::rng::ThreadRng;
@@ -33,8 +34,8 @@ impl<S> Balance<S> {
 }
 
 impl<S: Service<PickedStage>> Service<AttemptStage> for Balance<S> {
-    async fn call<'c>(&'c self, attempt: Attempt<'c>) -> Result<Reply, AttemptError> {
-        let Attempt { request, kind, cluster, facts, held } = attempt;
+    async fn call<'c>(&'c self, attempt: Attempt<'c>) -> Result<Outcome, AttemptError> {
+        let Attempt { exchange, kind, cluster, facts, held } = attempt;
         let first = pick(cluster, &cluster.runtime.table(), true);
         let EndpointSlot { runtime, extra } = match first {
             Some(picked) => picked?,
@@ -43,7 +44,7 @@ impl<S: Service<PickedStage>> Service<AttemptStage> for Balance<S> {
         };
         facts.extra = extra;
         let endpoint = facts.upstream.insert(runtime);
-        self.inner.call(Picked { request, kind, cluster, endpoint, held }).await
+        self.inner.call(Picked { exchange, kind, cluster, endpoint, held }).await
     }
 }
 

@@ -7,8 +7,9 @@
 
 use mesh_core::breaker::Overloaded;
 use mesh_core::error::{Reason, Rejection};
+use mesh_core::outcome::Outcome;
 
-use super::request::{Attempt, AttemptError, AttemptStage, Reply};
+use super::request::{Attempt, AttemptError, AttemptStage};
 use super::service::Service;
 
 /// The layer.
@@ -24,7 +25,7 @@ impl<S> Breaker<S> {
 }
 
 impl<S: Service<AttemptStage>> Service<AttemptStage> for Breaker<S> {
-    async fn call<'c>(&'c self, attempt: Attempt<'c>) -> Result<Reply, AttemptError> {
+    async fn call<'c>(&'c self, attempt: Attempt<'c>) -> Result<Outcome, AttemptError> {
         let config = &attempt.cluster.config;
         let permit = attempt.cluster.runtime.permits().request(&config.limits);
         attempt.held.request = Some(permit.map_err(|overloaded| refusal(&config.name, overloaded))?);

@@ -144,9 +144,11 @@ impl Inner {
             RequestKind::Grpc => caller_timeout(request.headers()),
             RequestKind::Http => None,
         };
-        Box::new(Call {
+        // Made where it stays: it is large.
+        let place = Box::new_uninit();
+        let call = Call {
             request,
-            outgoing: None,
+            exchange: Default::default(),
             kind,
             authority: self.authority.clone(),
             arrived: Instant::now(),
@@ -157,6 +159,7 @@ impl Inner {
             span: None,
             facts: Default::default(),
             answer: Default::default(),
-        })
+        };
+        Box::write(place, call)
     }
 }

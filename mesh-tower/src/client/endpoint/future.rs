@@ -8,12 +8,13 @@ use http::Request;
 use http_body::Body as _;
 use mesh_core::config::endpoints::Address;
 use mesh_core::error::Rejection;
+use mesh_core::outcome::Outcome;
 use mesh_core::request::RequestKind;
 use mesh_core::retry::Untouched;
 
 use super::refusal::{send_failed, unsent};
 use crate::body::Body;
-use crate::client::request::{AttemptError, Reply};
+use crate::client::request::{AttemptError, Exchange};
 use crate::runtime::endpoint::{Upstream, UpstreamFuture};
 use crate::transport::pool::Lease;
 use crate::transport::pool::ResponseFuture as Sending;
@@ -24,7 +25,7 @@ type Wait<'c> = Pin<Box<dyn Future<Output = Result<Lease, Rejection>> + Send + '
 /// A request on its way. Dropping it cancels the request.
 pub(crate) struct ResponseFuture<'c> {
     state: State<'c>,
-    request: &'c mut Option<Request<Body>>,
+    exchange: &'c mut Exchange,
     kind: RequestKind,
     /// Idempotent and without a body: may be repeated where a reused connection just ended.
     can_repeat: bool,
@@ -42,26 +43,22 @@ pub(super) enum State<'c> {
 }
 
 impl State<'_> {
-    pub(super) fn in_process(
-        upstream: &dyn Upstream,
-        endpoint: &Address,
-        request: &mut Option<Request<Body>>,
-    ) -> Self {
+    pub(super) fn in_process(upstream: &dyn Upstream, endpoint: &Address, exchange: &mut Exchange) -> Self {
         // The attempt has its request until it is sent.
-        request
-            .take()
+        exchange
+            .take_request()
             .map_or(Self::Refused(None), |request| Self::InProcess(upstream.send(endpoint, request)))
     }
 }
 
 impl<'c> ResponseFuture<'c> {
-    pub(super) fn new(state: State<'c>, request: &'c mut Option<Request<Body>>, kind: RequestKind) -> Self {
-        Self { state, request, kind, can_repeat: false }
+    pub(super) fn new(state: State<'c>, exchange: &'c mut Exchange, kind: RequestKind) -> Self {
+        Self { state, exchange, kind, can_repeat: false }
     }
 }
 
 impl Future for ResponseFuture<'_> {
-    type Output = Result<Reply, AttemptError>;
+    type Output = Result<Outcome, AttemptError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -69,7 +66,7 @@ impl Future for ResponseFuture<'_> {
             this.state = match &mut this.state {
                 State::Sending(sending) => break ready!(Pin::new(sending).poll(cx)),
                 State::InProcess(sending) => break ready!(sending.as_mut().poll(cx)),
-                State::Leased(lease) => match (lease.take(), this.request.take()) {
+                State::Leased(lease) => match (lease.take(), this.exchange.take_request()) {
                     (Some(lease), Some(request)) => {
                         this.can_repeat = can_repeat(&request);
                         match lease.start(cx, request) {
@@ -91,9 +88,9 @@ impl Future for ResponseFuture<'_> {
             };
         };
         Poll::Ready(match result {
-            Ok(response) => Ok(Reply::new(response, this.kind)),
+            Ok(response) => Ok(this.exchange.receive(response, this.kind)),
             Err(mut error) => {
-                *this.request = error.take_request();
+                this.exchange.give_back(error.take_request());
                 Err(send_failed(&error, this.can_repeat))
             }
         })

@@ -12,12 +12,13 @@ use std::future::Future;
 
 use mesh_core::breaker::Overloaded;
 use mesh_core::error::Rejection;
+use mesh_core::outcome::Outcome;
 
 use self::future::{ResponseFuture, State};
 use self::refusal::{connect_failed, unsent};
 use super::breaker;
 use super::pin::PinnedCluster;
-use super::request::{AttemptError, Picked, PickedStage, Reply};
+use super::request::{AttemptError, Picked, PickedStage};
 use super::service::Service;
 use crate::runtime::endpoint::Link;
 use crate::transport::connect::ConnectionKey;
@@ -31,14 +32,14 @@ impl Service<PickedStage> for Endpoint {
     fn call<'c>(
         &'c self,
         picked: Picked<'c>,
-    ) -> impl Future<Output = Result<Reply, AttemptError>> + Send + 'c {
-        let Picked { request, kind, cluster, endpoint, held } = picked;
+    ) -> impl Future<Output = Result<Outcome, AttemptError>> + Send + 'c {
+        let Picked { exchange, kind, cluster, endpoint, held } = picked;
         held.in_flight = Some(endpoint.begin());
         let state = match endpoint.link() {
-            Link::InProcess(upstream) => State::in_process(upstream.as_ref(), endpoint.address(), request),
+            Link::InProcess(upstream) => State::in_process(upstream.as_ref(), endpoint.address(), exchange),
             Link::Pool(pool) => lease(pool, cluster.keys.of(kind), cluster),
         };
-        ResponseFuture::new(state, request, kind)
+        ResponseFuture::new(state, exchange, kind)
     }
 }
 

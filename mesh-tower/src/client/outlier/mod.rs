@@ -12,7 +12,7 @@ use http::{HeaderMap, Response, StatusCode};
 use mesh_core::outcome::{GrpcCode, Outcome};
 use mesh_core::request::RequestKind;
 
-use super::request::{AttemptError, Picked, PickedStage, Reply};
+use super::request::{AttemptError, Picked, PickedStage};
 use super::service::Service;
 use crate::local_reply::GRPC_STATUS;
 use crate::runtime::endpoint::EndpointRuntime;
@@ -38,13 +38,14 @@ impl<S> Outlier<S> {
 }
 
 impl<S: Service<PickedStage>> Service<PickedStage> for Outlier<S> {
-    async fn call<'c>(&'c self, picked: Picked<'c>) -> Result<Reply, AttemptError> {
-        let Picked { request, kind, cluster, endpoint, held } = picked;
+    async fn call<'c>(&'c self, picked: Picked<'c>) -> Result<Outcome, AttemptError> {
+        let Picked { exchange, kind, cluster, endpoint, held } = picked;
         held.observation = Some(Observation::new(endpoint.clone(), kind));
-        let result = self.inner.call(Picked { request, kind, cluster, endpoint, held: &mut *held }).await;
+        let picked = Picked { exchange, kind, cluster, endpoint, held: &mut *held };
+        let result = self.inner.call(picked).await;
         if let Some(observation) = &mut held.observation {
             match &result {
-                Ok(reply) => observation.head(reply.outcome),
+                Ok(outcome) => observation.head(*outcome),
                 Err(error) => observation.failed(Outcome::Failed(error.rejection.reason().failure())),
             }
         }

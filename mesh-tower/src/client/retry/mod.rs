@@ -10,7 +10,7 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-use http::{HeaderMap, Method, Request, Uri};
+use http::{HeaderMap, Method, Request, Response, Uri};
 use mesh_core::breaker::Permit;
 use mesh_core::config::retry::RetryPolicy;
 use mesh_core::config::route::RouteAction;
@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use self::replay::Replay;
 use super::deadline::{Within, timer};
 use super::pin::PinnedCluster;
-use super::request::{Attempt, AttemptError, AttemptStage, Call, Reply, Routed, RoutedStage};
+use super::request::{Attempt, AttemptError, AttemptStage, Call, Exchange, Routed, RoutedStage};
 use super::service::Service;
 use crate::body::Body;
 use crate::client::trace::header_bytes;
@@ -55,7 +55,7 @@ struct Attempts<'c> {
 
 /// What follows an attempt.
 enum Next {
-    Return(Result<Reply, Rejection>),
+    Return(Result<Outcome, Rejection>),
     Again,
     After(std::time::Duration),
 }
@@ -67,7 +67,7 @@ impl<S> Retry<S> {
 }
 
 impl<S: Service<AttemptStage>> Service<RoutedStage> for Retry<S> {
-    async fn call<'c>(&'c self, routed: Routed<'c>) -> Result<Reply, Rejection> {
+    async fn call<'c>(&'c self, routed: Routed<'c>) -> Result<Outcome, Rejection> {
         let Routed { call, route, cluster } = routed;
         let mut attempts = Attempts::new(call, policy_of(&route));
         // A body that is all there needs no sharing between attempts.
@@ -77,22 +77,17 @@ impl<S: Service<AttemptStage>> Service<RoutedStage> for Retry<S> {
             attempts.prepare(call)?;
             let limit = attempts.try_limit(call.kind);
             let attempt = Attempt {
-                request: &mut call.outgoing,
+                exchange: &mut call.exchange,
                 kind: call.kind,
                 cluster: &cluster,
                 facts: &mut call.facts,
                 held: &mut call.answer.held,
             };
             let result = Within::new(self.inner.call(attempt), limit, &self.runtime).await;
-            // What is waited for is taken out first: a response must not take room in the future of the wait.
-            let wait = match attempts.next(result, call, &cluster) {
+            match attempts.next(result, call, &cluster) {
                 Next::Return(result) => return result,
-                Next::Again => None,
-                Next::After(wait) => Some(wait),
-            };
-            match wait {
-                Some(wait) => timer((Instant::now() + wait).into_std(), &self.runtime).await,
-                None => tokio::task::yield_now().await,
+                Next::Again => tokio::task::yield_now().await,
+                Next::After(wait) => timer((Instant::now() + wait).into_std(), &self.runtime).await,
             }
         }
     }
@@ -114,18 +109,18 @@ impl<'c> Attempts<'c> {
 
     /// Makes the request of the next attempt.
     fn prepare(&mut self, call: &mut Call) -> Result<(), Rejection> {
-        let mut request = match call.outgoing.take() {
-            Some(returned) => returned,
-            None => {
-                let body = self.replay.next().ok_or_else(|| Rejection::new(Reason::RequestBody))?;
-                copy_of(&call.request, body)
-            }
-        };
-        if let Some(of_call) = &call.span {
-            let of_attempt = of_call.is_recorded().then(|| begin_span(call, of_call));
-            // The peer continues the span of the attempt, or else that of the call.
-            of_attempt.as_ref().unwrap_or(of_call).context().inject(request.headers_mut());
-            call.answer.held.span = of_attempt;
+        let of_call = call.span.as_ref();
+        call.answer.held.span =
+            of_call.filter(|span| span.is_recorded()).map(|of_call| begin_span(call, of_call));
+        // Made where it stays.
+        if !matches!(call.exchange, Exchange::Request(_)) {
+            let body = self.replay.next().ok_or_else(|| Rejection::new(Reason::RequestBody))?;
+            call.exchange = Exchange::Request(copy_of(&call.request, body));
+        }
+        let Exchange::Request(request) = &mut call.exchange else { return Ok(()) };
+        // The peer continues the span of the attempt, or else that of the call.
+        if let Some(span) = call.answer.held.span.as_ref().or(call.span.as_ref()) {
+            span.context().inject(request.headers_mut());
         }
         if let (RequestKind::Grpc, Some(deadline)) = (call.kind, call.deadline) {
             put_timeout(request.headers_mut(), &deadline);
@@ -135,7 +130,6 @@ impl<'c> Attempts<'c> {
             call.facts.streamed_bytes = self.replay.streamed_bytes();
         }
         call.facts.attempts += 1;
-        call.outgoing = Some(request);
         Ok(())
     }
 
@@ -148,11 +142,11 @@ impl<'c> Attempts<'c> {
 
     fn next(
         &mut self,
-        result: Result<Reply, AttemptError>,
+        result: Result<Outcome, AttemptError>,
         call: &mut Call,
         cluster: &PinnedCluster,
     ) -> Next {
-        let ended = ended(&result, call.kind);
+        let ended = ended(&result, call);
         let outcome = ended.outcome;
         let verdict = self.retries.after(self.policy, &ended, &mut ThreadRng);
         let next = match verdict {
@@ -176,6 +170,7 @@ impl<'c> Attempts<'c> {
             _ => self.finish(result, call),
         };
         if !matches!(next, Next::Return(Ok(_))) {
+            call.exchange.take_response();
             let held = std::mem::take(&mut call.answer.held);
             call.facts.end_attempt(held.span, outcome);
         }
@@ -183,7 +178,7 @@ impl<'c> Attempts<'c> {
     }
 
     fn can_repeat(&self, call: &Call) -> bool {
-        call.outgoing.is_some() || self.replay.can_repeat()
+        matches!(call.exchange, Exchange::Request(_)) || self.replay.can_repeat()
     }
 
     /// One permit serves all retries of a call: they follow each other.
@@ -194,7 +189,7 @@ impl<'c> Attempts<'c> {
         self.permit.is_some()
     }
 
-    fn finish(&mut self, result: Result<Reply, AttemptError>, call: &mut Call) -> Next {
+    fn finish(&mut self, result: Result<Outcome, AttemptError>, call: &mut Call) -> Next {
         self.replay.commit();
         if result.is_ok() {
             call.answer.held.retry = self.permit.take();
@@ -216,10 +211,12 @@ fn begin_span(call: &Call, of_call: &ActiveSpan) -> ActiveSpan {
 }
 
 /// How an attempt ended, as far as it is known.
-fn ended(result: &Result<Reply, AttemptError>, kind: RequestKind) -> Ended<'_> {
+fn ended<'c>(result: &Result<Outcome, AttemptError>, call: &'c Call) -> Ended<'c> {
+    let kind = call.kind;
     match result {
-        Ok(reply) => {
-            Ended { kind, outcome: reply.outcome, headers: Some(reply.response.headers()), untouched: None }
+        Ok(outcome) => {
+            let headers = call.exchange.response().map(Response::headers);
+            Ended { kind, outcome: *outcome, headers, untouched: None }
         }
         Err(error) => Ended {
             kind,

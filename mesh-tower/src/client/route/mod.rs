@@ -12,13 +12,14 @@ use http::uri::Authority;
 use mesh_core::config::route::{ForwardAction, RouteAction};
 use mesh_core::deadline::{Bounds, effective};
 use mesh_core::error::{Reason, Rejection};
+use mesh_core::outcome::Outcome;
 use mesh_core::request::RequestHead;
 use mesh_core::route::{Decision, NoRoute, RouteTable};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::deadline::Within;
-use super::request::{Call, Pinned, PinnedStage, Reply, Routed, RoutedStage};
+use super::request::{Call, Pinned, PinnedStage, Routed, RoutedStage};
 use super::service::Service;
 use crate::body::Body;
 use crate::runtime::rng::ThreadRng;
@@ -33,7 +34,7 @@ pub(crate) struct Route<S> {
 /// Where a decision leads.
 enum Way<'c> {
     Forward(Routed<'c>),
-    Answer(Response<Body>),
+    Answered(Outcome),
 }
 
 impl<S> Route<S> {
@@ -43,11 +44,11 @@ impl<S> Route<S> {
 }
 
 impl<S: Service<RoutedStage>> Service<PinnedStage> for Route<S> {
-    async fn call<'c>(&'c self, pinned: Pinned<'c>) -> Result<Reply, Rejection> {
-        let (known, kind) = (pinned.call.deadline, pinned.call.kind);
+    async fn call<'c>(&'c self, pinned: Pinned<'c>) -> Result<Outcome, Rejection> {
+        let known = pinned.call.deadline;
         let routed = match route(pinned)? {
             Way::Forward(routed) => routed,
-            Way::Answer(response) => return Ok(Reply::new(response, kind)),
+            Way::Answered(outcome) => return Ok(outcome),
         };
         // A deadline that was known before is watched above already.
         let tighter = routed.call.deadline.filter(|deadline| Some(*deadline) != known);
@@ -67,7 +68,7 @@ fn route(Pinned { call, snapshot }: Pinned<'_>) -> Result<Way<'_>, Rejection> {
         RouteAction::DirectResponse { status, body } => {
             let mut response = Response::new(Body::full(body.to_vec()));
             *response.status_mut() = *status;
-            return Ok(Way::Answer(response));
+            return Ok(Way::Answered(call.exchange.receive(response, call.kind)));
         }
         RouteAction::NonForwarding | RouteAction::Unsupported => {
             return Err(Rejection::new(Reason::UnsupportedAction));

@@ -16,12 +16,12 @@ use std::future::Future;
 
 use http::Response;
 use http_body::Body as _;
-use mesh_core::error::Rejection;
+use mesh_core::error::{Reason, Rejection};
 use mesh_core::outcome::Outcome;
 use mesh_core::request::RequestKind;
 
 pub(crate) use self::event::header_bytes;
-use super::request::{Call, CallStage, EntryStage, Reply};
+use super::request::{Call, CallStage, EntryStage};
 use super::service::Service;
 use crate::body::Body;
 use crate::context;
@@ -48,14 +48,16 @@ impl<S: Service<CallStage>> Service<EntryStage> for Trace<S> {
     ) -> impl Future<Output = Result<Response<Body>, Rejection>> + Send + 'c {
         begin(&mut call);
         async move {
-            match self.inner.call(&mut call).await {
-                Ok(reply) => Ok(respond(call, reply)),
-                Err(rejection) => {
-                    call.refused(&rejection);
-                    call.end();
-                    Err(rejection)
-                }
-            }
+            let result = self.inner.call(&mut call).await;
+            let rejection = match (result, call.exchange.take_response()) {
+                (Ok(outcome), Some(response)) => return Ok(respond(call, response, outcome)),
+                // Who ends with an outcome has put a response there.
+                (Ok(_), None) => Rejection::new(Reason::UpstreamProtocol),
+                (Err(rejection), _) => rejection,
+            };
+            call.refused(&rejection);
+            call.end();
+            Err(rejection)
         }
     }
 }
@@ -76,8 +78,7 @@ fn begin(call: &mut Call) {
 }
 
 /// Makes the call the body of its own response.
-fn respond(mut call: Box<Call>, reply: Reply) -> Response<Body> {
-    let Reply { mut response, outcome } = reply;
+fn respond(mut call: Box<Call>, mut response: Response<Body>, outcome: Outcome) -> Response<Body> {
     call.answer.status = response.status().as_u16();
     call.answer.details = "via_upstream";
     call.answer.bytes = header_bytes(response.headers());
