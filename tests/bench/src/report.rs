@@ -155,6 +155,13 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
     }
 }
 
+/// The value below which this part of `values` lies; they are sorted in place.
+pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = (values.len().saturating_sub(1) as f64 * part).round() as usize;
+    values.get(at).copied().unwrap_or(f64::NAN)
+}
+
 fn render(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
@@ -203,7 +210,7 @@ fn machine() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Check, Holds, Measure, Report, median, number, render};
+    use super::{Check, Holds, Measure, Report, median, number, quantile, render};
 
     #[test]
     fn numbers_are_grouped_by_thousands() {
@@ -236,6 +243,13 @@ mod tests {
     fn the_median_of_an_even_number_lies_between_the_middle_two() {
         assert_eq!(median(&mut [4.0, 1.0, 3.0, 2.0]), 2.5);
         assert_eq!(median(&mut [9.0, 1.0, 2.0]), 2.0);
+    }
+
+    #[test]
+    fn a_quantile_is_one_of_the_values() {
+        let mut values = [5.0, 3.0, 1.0, 4.0, 2.0];
+        assert_eq!([0.0, 0.1, 0.5, 1.0].map(|part| quantile(&mut values, part)), [1.0, 1.0, 3.0, 5.0]);
+        assert!(quantile(&mut [], 0.5).is_nan());
     }
 
     #[test]

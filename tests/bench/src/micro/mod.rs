@@ -1,4 +1,8 @@
 //! Micro cases: one decision in a loop, in a child of its own, counted by callgrind or timed.
+//!
+//! Whoever else runs on the machine only ever adds to a time, for seconds at a stretch: a neighbour on the other hardware
+//! thread of the core doubles it, and no counter of ours shows that. So the batches are short, spread over seconds, and
+//! the fastest hundredth of them stands for the program; the median is shown beside it and tells of the machine.
 
 mod lb;
 mod route;
@@ -7,7 +11,7 @@ mod stack;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,13 +19,17 @@ use crate::Result;
 use crate::child::{Child, Wrap};
 use crate::icount;
 use crate::mark::Spent;
-use crate::report::median;
+use crate::report::quantile;
 use crate::role::{end_with_driver, say};
 
-/// Timed batches of one case; the median is taken. Each is a fraction of the case's iterations, short enough that most
-/// batches are not interrupted by another process.
-const BATCHES: usize = 201;
+/// Over how long the timed batches of a family are spread.
+const SPREAD: Duration = Duration::from_secs(5);
+/// Batches of one case before the next has its turn, so that only the first finds cold caches.
+const IN_A_ROW: usize = 10;
+/// A batch is this fraction of a case's iterations: most are not interrupted by another process.
 const FRACTION: u64 = 40;
+/// The part of the batches that stands for those that had the core for themselves.
+const UNDISTURBED: f64 = 0.01;
 
 /// A family of cases that share their set-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +56,8 @@ pub(crate) struct Case {
     name: String,
     iterations: u64,
     run: Box<dyn FnMut(u64) -> Result<()>>,
+    /// Nanoseconds per iteration of each timed batch.
+    batches: Vec<f64>,
 }
 
 /// What one iteration of a case costs.
@@ -55,8 +65,10 @@ pub(crate) struct Case {
 pub(crate) struct Measured {
     /// Name of the case.
     pub(crate) name: String,
-    /// Nanoseconds, or instructions where the family was counted.
+    /// Nanoseconds in the undisturbed batches, or instructions where the family was counted.
     pub(crate) cost: f64,
+    /// Nanoseconds in the median batch.
+    pub(crate) median_ns: f64,
     /// Heap allocations.
     pub(crate) allocations: f64,
     /// Iterations of the measured phase.
@@ -69,39 +81,51 @@ impl Case {
         iterations: u64,
         run: impl FnMut(u64) -> Result<()> + 'static,
     ) -> Self {
-        Self { name: name.into(), iterations, run: Box::new(run) }
+        Self { name: name.into(), iterations, run: Box::new(run), batches: Vec::new() }
     }
 
-    /// Runs the case; the cost is by the clock.
-    fn measure(mut self, how: How) -> Result<Measured> {
-        let batch = self.iterations / FRACTION;
+    /// Heap allocations of the marked phase, which is what callgrind counts.
+    fn mark(&mut self) -> Result<f64> {
         (self.run)(self.iterations / 4 + 1)?;
         let before = Spent::open()?;
         (self.run)(self.iterations)?;
         let spent = Spent::close()?.allocated.since(before.allocated);
-        let mut batches = Vec::new();
-        if how == How::Timed {
-            for _ in 0..BATCHES {
-                let start = Instant::now();
-                (self.run)(batch)?;
-                batches.push(start.elapsed().as_nanos() as f64 / batch as f64);
-            }
+        Ok(spent.count as f64 / self.iterations as f64)
+    }
+
+    fn time(&mut self) -> Result<()> {
+        let batch = self.iterations / FRACTION;
+        for _ in 0..IN_A_ROW {
+            let start = Instant::now();
+            (self.run)(batch)?;
+            self.batches.push(start.elapsed().as_nanos() as f64 / batch as f64);
         }
-        let cost = if how == How::Timed { median(&mut batches) } else { 0.0 };
-        let allocations = spent.count as f64 / self.iterations as f64;
-        Ok(Measured { name: self.name, cost, allocations, iterations: self.iterations })
+        Ok(())
+    }
+
+    fn measured(mut self, allocations: f64) -> Measured {
+        let [cost, median_ns] = [UNDISTURBED, 0.5].map(|part| quantile(&mut self.batches, part));
+        let Self { name, iterations, run: _, batches: _ } = self;
+        // JSON has no number for "not measured".
+        let [cost, median_ns] = [cost, median_ns].map(|ns| if ns.is_nan() { 0.0 } else { ns });
+        Measured { name, cost, median_ns, allocations, iterations }
     }
 }
 
 /// The child role: measures every case of a family and says what it found.
 pub(crate) fn role(family: Family, how: How) -> Result<()> {
-    let cases = match family {
+    let mut cases = match family {
         Family::Route => route::cases()?,
         Family::Lb => lb::cases()?,
         Family::Stack => stack::cases()?,
     };
-    let measured = cases.into_iter().map(|case| case.measure(how));
-    say(&measured.collect::<Result<Vec<_>>>()?)?;
+    let allocations = cases.iter_mut().map(Case::mark).collect::<Result<Vec<_>>>()?;
+    let until = Instant::now() + SPREAD;
+    while how == How::Timed && Instant::now() < until {
+        cases.iter_mut().try_for_each(Case::time)?;
+    }
+    let measured = cases.into_iter().zip(allocations).map(|(case, allocations)| case.measured(allocations));
+    say(&measured.collect::<Vec<_>>())?;
     // Under callgrind the files are complete with the last mark; the driver ends this process.
     end_with_driver();
     loop {

@@ -22,19 +22,26 @@ pub(crate) fn measure(cx: &Context, report: &mut Report) -> Result<()> {
     let [leaf, stack] = &times[..] else { return Err("the stack has another number of cases".into()) };
     let instructions: Vec<_> =
         [0, 1].map(|n| counts.get(n).map_or(f64::NAN, |case: &Measured| case.cost.round())).to_vec();
-    let row = |name: &str, instructions: f64, ns: f64, allocations: f64| {
-        vec![name.to_owned(), number(instructions), number(ns), format!("{allocations:.2}")]
+    let row = |name: &str, instructions: f64, [ns, median_ns]: [f64; 2], allocations: f64| {
+        vec![
+            name.to_owned(),
+            number(instructions),
+            number(ns),
+            number(median_ns),
+            format!("{allocations:.2}"),
+        ]
     };
     let alone_ns = stack.cost - leaf.cost;
+    let alone_median = stack.median_ns - leaf.median_ns;
     let alone_allocations = stack.allocations - leaf.allocations;
     let alone_instructions = instructions[1] - instructions[0];
     report.table(
         "client stack over a leaf in memory, per unary call",
-        &["", "instructions", "ns", "allocations"],
+        &["", "instructions", "ns", "ns, median", "allocations"],
         &[
-            row("leaf", instructions[0], leaf.cost, leaf.allocations),
-            row("stack over leaf", instructions[1], stack.cost, stack.allocations),
-            row("stack alone", alone_instructions, alone_ns, alone_allocations),
+            row("leaf", instructions[0], [leaf.cost, leaf.median_ns], leaf.allocations),
+            row("stack over leaf", instructions[1], [stack.cost, stack.median_ns], stack.allocations),
+            row("stack alone", alone_instructions, [alone_ns, alone_median], alone_allocations),
         ],
     )?;
     let bounds = [
@@ -52,6 +59,7 @@ pub(crate) fn measure(cx: &Context, report: &mut Report) -> Result<()> {
         "stack_alone",
         json!({
             "ns": alone_ns,
+            "median_ns": alone_median,
             "allocations": alone_allocations,
             "instructions": alone_instructions.is_finite().then_some(alone_instructions),
         }),
