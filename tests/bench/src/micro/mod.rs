@@ -23,7 +23,7 @@ use crate::report::quantile;
 use crate::role::{end_with_driver, say};
 
 /// Over how long the timed batches of a family are spread.
-const SPREAD: Duration = Duration::from_secs(5);
+const SPREAD: Duration = Duration::from_secs(4);
 /// Batches of one case before the next has its turn, so that only the first finds cold caches.
 const IN_A_ROW: usize = 10;
 /// A batch is this fraction of a case's iterations: most are not interrupted by another process.
