@@ -19,7 +19,7 @@ use crate::rng::{Rng, Xoshiro};
 #[derive(Debug)]
 pub struct RouteTable {
     config: Arc<RouteConfig>,
-    clusters: Vec<Arc<str>>,
+    clusters: Interner,
     index: HostIndex,
     hosts: Vec<HostTable>,
 }
@@ -65,7 +65,7 @@ pub(super) struct Draws<'r, R> {
 }
 
 /// Gives each cluster name its position, in the order of first mention.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Interner {
     names: Vec<Arc<str>>,
     positions: HashMap<Arc<str>, ClusterIx, FixedState>,
@@ -81,7 +81,8 @@ impl RouteTable {
         let index = HostIndex::new(&config.virtual_hosts);
         let hosts = config.virtual_hosts.iter().map(|host| HostTable::compile(host, &mut clusters)).collect();
         clusters.names.shrink_to_fit();
-        Self { clusters: clusters.names, index, hosts, config }
+        clusters.positions.shrink_to_fit();
+        Self { clusters, index, hosts, config }
     }
 
     /// The configuration it was compiled from.
@@ -93,7 +94,13 @@ impl RouteTable {
     /// Every cluster that a route names, once each; [`ClusterIx`] is a position in it.
     #[must_use]
     pub fn clusters(&self) -> &[Arc<str>] {
-        &self.clusters
+        &self.clusters.names
+    }
+
+    /// Where a cluster is in [`RouteTable::clusters`]; none if no route names it.
+    #[must_use]
+    pub fn position(&self, cluster: &str) -> Option<ClusterIx> {
+        self.clusters.positions.get(cluster).copied()
     }
 
     /// Where a request goes.

@@ -4,7 +4,7 @@
 //! resource that changes costs one cluster, whatever their number. From nothing it makes what it would have made
 //! step by step: both are the same code, and a property test holds them to each other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mesh_core::chunked::Chunked;
@@ -23,9 +23,9 @@ pub(crate) struct ClientAssembly {
     /// One entry for each cluster of the routes.
     clusters: Chunked<ClusterEntry>,
     /// Positions of what has not come.
-    pending: BTreeSet<u32>,
+    pending: BTreeSet<usize>,
     /// Positions of what the control plane could not be reached for.
-    unreachable: BTreeSet<u32>,
+    unreachable: BTreeSet<usize>,
 }
 
 /// What concerns a target of all that changed.
@@ -41,8 +41,6 @@ pub(crate) enum Dirty {
 struct Base {
     listener: Arc<ListenerConfig>,
     routes: Arc<RouteTable>,
-    /// Positions of the clusters.
-    by_name: HashMap<Name, u32>,
 }
 
 /// What holds a target up at one cluster.
@@ -93,10 +91,6 @@ impl ClientAssembly {
     }
 
     fn rebuild(&mut self, assembler: Assembler<'_>, listener: Arc<ListenerConfig>, routes: Arc<RouteTable>) {
-        let by_name = match self.base.take() {
-            Some(base) if Arc::ptr_eq(&base.routes, &routes) => base.by_name,
-            Some(_) | None => positions_by_name(routes.clusters()),
-        };
         let (mut pending, mut unreachable) = (BTreeSet::new(), BTreeSet::new());
         let entries = (0..).zip(routes.clusters()).map(|(position, name)| {
             let (entry, hold) = assembler.cluster(name);
@@ -109,7 +103,7 @@ impl ClientAssembly {
         });
         self.clusters = Chunked::sharing(&self.clusters, entries, ClusterEntry::is_same);
         (self.pending, self.unreachable) = (pending, unreachable);
-        self.base = Some(Base { listener, routes, by_name });
+        self.base = Some(Base { listener, routes });
     }
 
     fn refresh(&mut self, assembler: Assembler<'_>, name: &Name) {
@@ -122,9 +116,9 @@ impl ClientAssembly {
                 set.remove(&position);
             }
         }
-        let is_new = self.clusters.get(position as usize).is_none_or(|before| !before.is_same(&entry));
+        let is_new = self.clusters.get(position).is_none_or(|before| !before.is_same(&entry));
         if is_new {
-            self.clusters.set(position as usize, entry);
+            self.clusters.set(position, entry);
         }
     }
 
@@ -156,13 +150,13 @@ impl ClientAssembly {
 // === impl Base ===
 
 impl Base {
-    fn position(&self, name: &Name) -> Option<(u32, &Name)> {
-        let position = *self.by_name.get(name)?;
-        Some((position, self.routes.clusters().get(position as usize)?))
+    fn position(&self, name: &Name) -> Option<(usize, &Name)> {
+        let position = self.routes.position(name)?.get();
+        Some((position, self.routes.clusters().get(position)?))
     }
 
-    fn error(&self, assembler: Assembler<'_>, position: u32) -> Option<mesh_core::snapshot::ConfigError> {
-        let (entry, _) = assembler.cluster(self.routes.clusters().get(position as usize)?);
+    fn error(&self, assembler: Assembler<'_>, position: usize) -> Option<mesh_core::snapshot::ConfigError> {
+        let (entry, _) = assembler.cluster(self.routes.clusters().get(position)?);
         match entry.cluster {
             Ok(cluster) => cluster.note.map(|note| *note),
             Err(error) => Some(*error),
@@ -224,8 +218,4 @@ impl Assembler<'_> {
             }
         }
     }
-}
-
-fn positions_by_name(names: &[Name]) -> HashMap<Name, u32> {
-    names.iter().cloned().zip(0..).collect()
 }
