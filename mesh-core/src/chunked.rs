@@ -180,7 +180,8 @@ impl<T: Clone> Chunked<T> {
     /// Replaces the entries at `places` by others, however many. What comes before stays shared; what comes after does
     /// too where the positions do not shift.
     pub fn splice(&mut self, places: Range<usize>, entries: Vec<T>) {
-        let places = places.start.min(self.len)..places.end.min(self.len);
+        let start = places.start.min(self.len);
+        let places = start..places.end.clamp(start, self.len);
         if entries.len() == places.len() {
             for (position, entry) in places.zip(entries) {
                 self.set(position, entry);
@@ -394,6 +395,42 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Around each length at which the shape gets another level.
+    const LENGTHS: [usize; 11] = [0, 1, 15, 16, 17, 255, 256, 257, 4_095, 4_096, 4_097];
+
+    #[test]
+    fn lists_of_any_height_follow_from_lists_of_any_other() {
+        for before in LENGTHS {
+            let old: Chunked<usize> = (0..before).collect();
+            assert_eq!(
+                old.splice_all(before / 2..before / 3, &[]),
+                (0..before).collect::<Vec<_>>(),
+                "reversed"
+            );
+            for after in LENGTHS {
+                let new = Chunked::sharing(&old, 0..after, PartialEq::eq);
+                let common = before.min(after) / WIDTH * WIDTH;
+                let own = if before == after { after..after } else { common..after };
+                assert_eq!(new.unshared(&old), own.collect::<Vec<_>>(), "{after} after {before}");
+                assert!(new.iter().copied().eq(0..after) && new.iter().len() == after);
+                assert_eq!(new.is_same(&old, PartialEq::eq), before == after);
+
+                let grown = old.splice_all(before / 2..before, &vec![7; after]);
+                let expected: Vec<_> = (0..before / 2).chain(std::iter::repeat_n(7, after)).collect();
+                assert_eq!(grown, expected, "{after} entries in the place of half of {before}");
+            }
+        }
+    }
+
+    impl Chunked<usize> {
+        fn splice_all(&self, places: Range<usize>, entries: &[usize]) -> Vec<usize> {
+            let mut list = self.clone();
+            list.splice(places, entries.to_vec());
+            assert_eq!(list.get(list.len()), None);
+            (0..list.len()).filter_map(|position| list.get(position)).copied().collect()
         }
     }
 
