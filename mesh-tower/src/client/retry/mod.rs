@@ -109,15 +109,17 @@ impl<'c> Attempts<'c> {
 
     /// Makes the request of the next attempt.
     fn prepare(&mut self, call: &mut Call) -> Result<(), Rejection> {
-        let of_call = call.span.as_ref();
-        call.answer.held.span =
-            of_call.filter(|span| span.is_recorded()).map(|of_call| begin_span(call, of_call));
         // Made where it stays.
         if !matches!(call.exchange, Exchange::Request(_)) {
             let body = self.replay.next().ok_or_else(|| Rejection::new(Reason::RequestBody))?;
             call.exchange = Exchange::Request(copy_of(&call.request, body));
         }
-        let Exchange::Request(request) = &mut call.exchange else { return Ok(()) };
+        let of_call = call.span.as_ref();
+        call.answer.held.span =
+            of_call.filter(|span| span.is_recorded()).map(|of_call| begin_span(call, of_call));
+        let Exchange::Request(request) = &mut call.exchange else {
+            return Err(Rejection::new(Reason::RequestBody));
+        };
         // The peer continues the span of the attempt, or else that of the call.
         if let Some(span) = call.answer.held.span.as_ref().or(call.span.as_ref()) {
             span.context().inject(request.headers_mut());

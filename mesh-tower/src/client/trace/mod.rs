@@ -52,7 +52,7 @@ impl<S: Service<CallStage>> Service<EntryStage> for Trace<S> {
             let rejection = match (result, call.exchange.take_response()) {
                 (Ok(outcome), Some(response)) => return Ok(respond(call, response, outcome)),
                 // Who ends with an outcome has put a response there.
-                (Ok(_), None) => Rejection::new(Reason::UpstreamProtocol),
+                (Ok(_), None) => Rejection::new(Reason::UpstreamReset),
                 (Err(rejection), _) => rejection,
             };
             call.refused(&rejection);

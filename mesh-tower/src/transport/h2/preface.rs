@@ -102,7 +102,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for HoldsPreface<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.state {
-            State::Fresh | State::Written => Pin::new(&mut self.io).poll_write_vectored(cx, bufs),
+            State::Fresh | State::Written => {
+                self.state = State::Written;
+                Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+            }
             State::Held(_) => self.poll_write_held(cx, bufs),
         }
     }
@@ -130,9 +133,9 @@ mod tests {
 
     use super::*;
 
-    /// Takes at most so many bytes at each write, then waits once, and remembers what came in one write.
-    #[derive(Default)]
+    /// Takes at most so many bytes at each write, waits where that is none, and remembers what came in one write.
     struct Narrow {
+        vectored: bool,
         takes: VecDeque<usize>,
         writes: Vec<Vec<u8>>,
     }
@@ -153,11 +156,13 @@ mod tests {
             cx: &mut Context<'_>,
             bufs: &[IoSlice<'_>],
         ) -> Poll<io::Result<usize>> {
+            // As the default of the trait has it: the first that is not empty.
+            let bufs = if self.vectored { bufs } else { bufs.get(..1).unwrap_or_default() };
             self.poll_write(cx, &bufs.iter().flat_map(|buf| buf.to_vec()).collect::<Vec<_>>())
         }
 
         fn is_write_vectored(&self) -> bool {
-            true
+            self.vectored
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -170,7 +175,11 @@ mod tests {
     }
 
     async fn writes(takes: &[usize], what: &[&[u8]]) -> Vec<Vec<u8>> {
-        let narrow = Narrow { takes: takes.iter().copied().collect(), writes: Vec::new() };
+        writes_to(true, takes, what).await
+    }
+
+    async fn writes_to(vectored: bool, takes: &[usize], what: &[&[u8]]) -> Vec<Vec<u8>> {
+        let narrow = Narrow { vectored, takes: takes.iter().copied().collect(), writes: Vec::new() };
         let mut io = HoldsPreface::new(narrow);
         for bytes in what {
             io.write_all(bytes).await.unwrap();
@@ -194,9 +203,26 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_lost_or_doubled_where_little_is_taken_at_a_time() {
         for first in 1..PREFACE.len() + 9 {
-            let found = writes(&[0, first, 0, 1, 3], &[PREFACE, b"settings", b"more"]).await;
-            assert_eq!(found.concat(), [PREFACE, b"settingsmore"].concat(), "{first} bytes at first");
+            for vectored in [true, false] {
+                let takes = [0, first, 0, 1, 3];
+                let found = writes_to(vectored, &takes, &[PREFACE, b"settings", b"more"]).await;
+                assert_eq!(found.concat(), [PREFACE, b"settingsmore"].concat(), "{first} bytes at first");
+            }
         }
+    }
+
+    #[tokio::test]
+    async fn many_slices_at_once_follow_in_order() {
+        let narrow = Narrow { vectored: true, takes: VecDeque::new(), writes: Vec::new() };
+        let mut io = HoldsPreface::new(narrow);
+        io.write_all(PREFACE).await.unwrap();
+        let letters = b"abcdefghij".map(|letter| [letter]);
+        let mut left: &[[u8; 1]] = &letters;
+        while !left.is_empty() {
+            let slices: Vec<_> = left.iter().map(|letter| IoSlice::new(letter)).collect();
+            left = &left[io.write_vectored(&slices).await.unwrap()..];
+        }
+        assert_eq!(io.io.writes.concat(), [PREFACE, b"abcdefghij"].concat());
     }
 
     #[tokio::test]
