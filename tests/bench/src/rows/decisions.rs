@@ -26,12 +26,13 @@ pub(crate) fn routes(cx: &Context, report: &mut Report) -> Result<()> {
     };
     let mut data = Map::new();
     let mut rows = Vec::new();
-    for Measured { name, cost, allocations, .. } in &times {
+    for Measured { name, cost, median_ns, allocations, .. } in &times {
         let instructions = of(&counts, name);
         rows.push(vec![
             name.clone(),
             number(instructions.round()),
             number(*cost),
+            number(*median_ns),
             format!("{allocations:.2}"),
         ]);
         data.insert(
@@ -41,7 +42,7 @@ pub(crate) fn routes(cx: &Context, report: &mut Report) -> Result<()> {
     }
     report.table(
         "route decision, mean over first, last, random and missing keys",
-        &["table", "instructions", "ns", "allocations"],
+        &["table", "instructions", "ns", "ns, median", "allocations"],
         &rows,
     )?;
     for kind in ["hosts", "routes"] {
@@ -76,9 +77,12 @@ pub(crate) fn picks(report: &mut Report) -> Result<()> {
     let times = timed(Family::Lb)?;
     let rows: Vec<_> = times
         .iter()
-        .map(|case| vec![case.name.clone(), number(case.cost), format!("{:.2}", case.allocations)])
+        .map(|case| {
+            let allocations = format!("{:.2}", case.allocations);
+            vec![case.name.clone(), number(case.cost), number(case.median_ns), allocations]
+        })
         .collect();
-    report.table("pick among 1,000 endpoints", &["policy", "ns", "allocations"], &rows)?;
+    report.table("pick among 1,000 endpoints", &["policy", "ns", "ns, median", "allocations"], &rows)?;
     for case in times.iter().filter(|case| !case.name.starts_with("random")) {
         report.check(Check {
             what: format!("pick, {}", case.name),

@@ -103,12 +103,13 @@ impl World {
             }
             let addresses: Vec<_> = (0..pushes.clusters).map(|_| self.address()).collect();
             self.backend.watch(addresses.iter().take(pushes.watched).copied());
-            let began = Instant::now();
             self.control.edit(|edit| {
                 for (i, address) in addresses.iter().enumerate() {
                     edit.set(Endpoints::of([*address]).named(name(i)));
                 }
             });
+            // The push is written by another task of this thread, which has not had its turn yet.
+            let began = Instant::now();
             if pushes.watched > 0 && (pushes.each || nth == pushes.times) {
                 match self.backend.all_seen(LOST_AFTER).await {
                     Some(seen) => pushed.after_ns.push(nanos(seen - began)),
