@@ -8,7 +8,7 @@
 //! wherever their nodes are the same allocation.
 
 use std::fmt;
-use std::iter::FusedIterator;
+use std::iter::{self, FusedIterator};
 use std::ops::{Index, Range};
 use std::slice;
 use std::sync::Arc;
@@ -80,23 +80,19 @@ impl<T> Chunked<T> {
         entries: impl IntoIterator<Item = T>,
         is_same: impl Fn(&T, &T) -> bool,
     ) -> Self {
-        let mut entries = entries.into_iter();
-        let mut chunks = Vec::new();
+        let mut nodes = Vec::new();
         let mut len = 0;
-        loop {
-            let chunk: Arc<[T]> = entries.by_ref().take(WIDTH).collect();
-            if chunk.is_empty() {
-                return Self::over(before, chunks, len);
-            }
+        for chunk in chunks(entries.into_iter()) {
             len += chunk.len();
-            let known = before.node(0, chunks.len()).filter(|known| match known {
+            let known = before.node(0, nodes.len()).filter(|known| match known {
                 Node::Chunk(known) => {
                     known.len() == chunk.len() && known.iter().zip(&*chunk).all(|(a, b)| is_same(a, b))
                 }
                 Node::Branch(_) => false,
             });
-            chunks.push(known.cloned().unwrap_or(Node::Chunk(chunk)));
+            nodes.push(known.cloned().unwrap_or(Node::Chunk(chunk)));
         }
+        Self::over(before, nodes, len)
     }
 
     /// Whether both have the same entries, as `is_same` says of those that are not in a shared chunk.
@@ -192,17 +188,9 @@ impl<T: Clone> Chunked<T> {
         let full = places.start / WIDTH;
         let head = (full * WIDTH..places.start).filter_map(|position| self.get(position)).cloned();
         let tail = (places.end..self.len).filter_map(|position| self.get(position)).cloned();
-        let mut rest = head.chain(entries).chain(tail);
-        let mut chunks: Vec<_> = (0..full).filter_map(|nth| self.node(0, nth)).cloned().collect();
-        loop {
-            let chunk: Arc<[T]> = rest.by_ref().take(WIDTH).collect();
-            if chunk.is_empty() {
-                break;
-            }
-            chunks.push(Node::Chunk(chunk));
-        }
-        drop(rest);
-        *self = Self::over(self, chunks, len);
+        let rest = chunks(head.chain(entries).chain(tail)).map(Node::Chunk);
+        let nodes = (0..full).filter_map(|nth| self.node(0, nth)).cloned().chain(rest).collect();
+        *self = Self::over(self, nodes, len);
     }
 }
 
@@ -251,6 +239,14 @@ impl<T> Index<usize> for Chunked<T> {
             None => panic!("position {position} of a list of {len}"),
         }
     }
+}
+
+/// The entries in chunks, of which all but the last are full.
+fn chunks<T>(mut entries: impl Iterator<Item = T>) -> impl Iterator<Item = Arc<[T]>> {
+    iter::from_fn(move || {
+        let chunk: Arc<[T]> = entries.by_ref().take(WIDTH).collect();
+        (!chunk.is_empty()).then_some(chunk)
+    })
 }
 
 // === impl Node ===
@@ -419,7 +415,7 @@ mod tests {
                 assert_eq!(new.is_same(&old, PartialEq::eq), before == after);
 
                 let grown = old.splice_all(before / 2..before, &vec![7; after]);
-                let expected: Vec<_> = (0..before / 2).chain(std::iter::repeat_n(7, after)).collect();
+                let expected: Vec<_> = (0..before / 2).chain(iter::repeat_n(7, after)).collect();
                 assert_eq!(grown, expected, "{after} entries in the place of half of {before}");
             }
         }
