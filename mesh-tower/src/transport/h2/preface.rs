@@ -42,16 +42,10 @@ impl<T: AsyncWrite + Unpin> HoldsPreface<T> {
             beside.iter_mut().zip(bufs).for_each(|(place, buf)| *place = IoSlice::new(buf));
             let slices = slices.get(..=count).unwrap_or_default();
             let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            match held.get(written..) {
-                Some(left) if !left.is_empty() => self.state = State::Held(left),
-                Some(_) | None => self.state = State::Written,
-            }
+            let beside = self.advance(held, written)?;
             // The codec takes "nothing was written" for the end of the stream.
-            if written > held.len() {
-                return Poll::Ready(Ok(written - held.len()));
+            if beside > 0 {
+                return Poll::Ready(Ok(beside));
             }
         }
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
@@ -60,13 +54,19 @@ impl<T: AsyncWrite + Unpin> HoldsPreface<T> {
     fn poll_write_all_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let State::Held(held) = self.state {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, held))?;
-            match held.get(written..) {
-                Some(_) if written == 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Some(left) if !left.is_empty() => self.state = State::Held(left),
-                Some(_) | None => self.state = State::Written,
-            }
+            self.advance(held, written)?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// So much was written, beginning with what was held. Returns how much of it was not held.
+    fn advance(&mut self, held: &'static [u8], written: usize) -> io::Result<usize> {
+        self.state = match held.get(written..) {
+            Some(_) if written == 0 => return Err(io::ErrorKind::WriteZero.into()),
+            Some(left) if !left.is_empty() => State::Held(left),
+            Some(_) | None => State::Written,
+        };
+        Ok(written.saturating_sub(held.len()))
     }
 }
 
