@@ -19,7 +19,7 @@ use crate::Result;
 use crate::child::{Child, Wrap};
 use crate::icount;
 use crate::mark::Spent;
-use crate::report::quantile;
+use crate::report::{median, quantile};
 use crate::role::{end_with_driver, say};
 
 /// Over how long the timed batches of a family are spread.
@@ -104,10 +104,12 @@ impl Case {
     }
 
     fn measured(mut self, allocations: f64) -> Measured {
-        let [cost, median_ns] = [UNDISTURBED, 0.5].map(|part| quantile(&mut self.batches, part));
+        if self.batches.is_empty() {
+            // Not timed; JSON has no number for that.
+            self.batches.push(0.0);
+        }
+        let (cost, median_ns) = (quantile(&mut self.batches, UNDISTURBED), median(&mut self.batches));
         let Self { name, iterations, run: _, batches: _ } = self;
-        // JSON has no number for "not measured".
-        let [cost, median_ns] = [cost, median_ns].map(|ns| if ns.is_nan() { 0.0 } else { ns });
         Measured { name, cost, median_ns, allocations, iterations }
     }
 }

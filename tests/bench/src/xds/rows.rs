@@ -13,7 +13,7 @@ use super::{
 };
 use crate::Result;
 use crate::child::{Child, Wrap};
-use crate::report::{Check, Measure, Report, median, number};
+use crate::report::{Check, Measure, Report, median, number, quantile};
 use crate::resources::NODE;
 
 /// Every client with each of its protocols.
@@ -145,7 +145,7 @@ impl Bench {
             let mut after: Vec<f64> =
                 pushed.into_iter().flat_map(|p| &p.after_ns).map(|ns| millis(*ns)).collect();
             let p50 = (!after.is_empty()).then(|| median(&mut after));
-            let p99 = after.get((after.len() * 99 / 100).min(after.len().saturating_sub(1))).copied();
+            let p99 = (!after.is_empty()).then(|| quantile(&mut after, 0.99));
             let failed = loaded.map(|loaded| loaded.failed);
             let lost_calls = failed.map(|calls| calls as f64);
             if client == Client::Mesh {
