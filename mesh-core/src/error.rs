@@ -3,6 +3,7 @@
 //! Three axes (reason, origin, retryability) that every layer of the data path shares. The only place that turns a
 //! [`Rejection`] into HTTP or gRPC is `mesh-tower`'s `local_reply`.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,15 +15,25 @@ use crate::outcome::{Failure, GrpcCode, ResponseFlags};
 #[derive(Debug, Clone)]
 pub struct Rejection {
     reason: Reason,
-    detail: Option<Arc<str>>,
     more_flags: ResponseFlags,
+    /// One word: refusals travel through every layer's `Result`.
+    more: Option<Arc<More>>,
+}
+
+/// What is known beyond the reason.
+#[derive(Debug, Clone, Default)]
+struct More {
+    detail: Option<Arc<str>>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 /// Why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// No virtual host or no route matches, or the target does not exist.
+    /// No virtual host or no route matches, or the routes of the target do not exist.
     NoRoute,
+    /// The control plane does not know the target.
+    UnknownTarget,
     /// The route names a cluster that does not exist or is invalid.
     NoCluster,
     /// The configuration has not arrived, or is invalid, or the control plane cannot be reached.
@@ -55,7 +66,7 @@ pub enum Reason {
     Unauthenticated,
     /// A server-side limit on streams or connections.
     ServerOverload,
-    /// The route's action is for the other side, or one that this side does not serve.
+    /// The route's action is for the other side: a client's for the application, a server's for a cluster.
     UnsupportedAction,
     /// The request body failed while it was being sent.
     RequestBody,
@@ -65,6 +76,26 @@ pub enum Reason {
     ShutDown,
     /// The request itself is malformed.
     BadRequest,
+    /// The head of the request is larger than what is accepted.
+    HeadersTooLarge,
+    /// The head or the trailers of the response are larger than what is accepted.
+    UpstreamHeadersTooLarge,
+    /// `stream_idle_timeout`: nothing was sent either way for too long.
+    StreamIdle,
+    /// `request_timeout`: the caller took too long to send its request.
+    RequestTimeout,
+    /// `max_headers_count`.
+    TooManyHeaders,
+    /// The peer reset the stream with an error, or before its time: RST_STREAM.
+    UpstreamRemoteReset,
+    /// The peer reset the stream with CANCEL.
+    UpstreamCancelled,
+    /// The peer reset the stream with ENHANCE_YOUR_CALM.
+    UpstreamCalm,
+    /// The peer reset the stream with INADEQUATE_SECURITY.
+    UpstreamSecurity,
+    /// The route's action is not implemented.
+    UnimplementedAction,
 }
 
 /// Whose fault.
@@ -84,13 +115,20 @@ impl Rejection {
     /// A refusal for this reason.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
-        Self { reason, detail: None, more_flags: ResponseFlags::NONE }
+        Self { reason, more_flags: ResponseFlags::NONE, more: None }
     }
 
     /// The same, with what a person needs to know: node id, resource name, last error.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<Arc<str>>) -> Self {
-        self.detail = Some(detail.into());
+        self.more().detail = Some(detail.into());
+        self
+    }
+
+    /// The same, with the error that it comes from, which [`Error::source`] gives.
+    #[must_use]
+    pub fn with_source(mut self, source: Arc<dyn Error + Send + Sync>) -> Self {
+        self.more().source = Some(source);
         self
     }
 
@@ -110,7 +148,13 @@ impl Rejection {
     /// What a person needs to know.
     #[must_use]
     pub fn detail(&self) -> Option<&str> {
-        self.detail.as_deref()
+        self.more.as_ref()?.detail.as_deref()
+    }
+
+    /// The error that it comes from.
+    #[must_use]
+    pub fn cause(&self) -> Option<&Arc<dyn Error + Send + Sync>> {
+        self.more.as_ref()?.source.as_ref()
     }
 
     /// Whose fault.
@@ -124,19 +168,47 @@ impl Rejection {
     pub fn flags(&self) -> ResponseFlags {
         self.reason.flags().union(self.more_flags)
     }
+
+    /// What may be said to whoever made the request: flags and a few words, and nothing of our configuration.
+    #[must_use]
+    pub fn public(&self) -> Public<'_> {
+        Public(self)
+    }
+
+    fn more(&mut self) -> &mut More {
+        Arc::make_mut(self.more.get_or_insert_default())
+    }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason.message())?;
-        match &self.detail {
+        match self.detail() {
             Some(detail) => write!(f, ": {detail}"),
             None => Ok(()),
         }
     }
 }
 
-impl std::error::Error for Rejection {}
+impl Error for Rejection {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&**self.cause()?)
+    }
+}
+
+/// The text of a [`Rejection`] for whoever made the request: `UF: no connection to the upstream`.
+#[derive(Debug, Clone, Copy)]
+pub struct Public<'a>(&'a Rejection);
+
+impl fmt::Display for Public<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = self.0.flags();
+        if !flags.is_empty() {
+            write!(f, "{flags}: ")?;
+        }
+        f.write_str(self.0.reason.message())
+    }
+}
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
@@ -147,6 +219,23 @@ impl From<Reason> for Rejection {
 // === impl Reason ===
 
 impl Reason {
+    /// How many there are: each is below it as a number.
+    pub const COUNT: usize = Self::UnimplementedAction as usize + 1;
+
+    /// What a peer's RST_STREAM with this code means, before and after the head of its response (gRPC's table of HTTP/2
+    /// error codes). REFUSED_STREAM proves something only before it, and is no reset where it does. An unknown code is as
+    /// good as INTERNAL_ERROR (RFC 9113 §7).
+    #[must_use]
+    pub const fn of_reset(code: u32) -> Self {
+        match code {
+            0x7 => Self::UpstreamReset,
+            0x8 => Self::UpstreamCancelled,
+            0xb => Self::UpstreamCalm,
+            0xc => Self::UpstreamSecurity,
+            _ => Self::UpstreamRemoteReset,
+        }
+    }
+
     /// Whose fault.
     #[must_use]
     pub fn origin(self) -> Origin {
@@ -189,10 +278,47 @@ impl Reason {
         match self {
             Self::ConnectFailed => Failure::Connect,
             Self::UpstreamRefused => Failure::Refused,
-            Self::UpstreamReset | Self::UpstreamProtocol => Failure::Reset,
+            Self::UpstreamReset | Self::UpstreamProtocol | Self::UpstreamHeadersTooLarge => Failure::Reset,
+            Self::UpstreamRemoteReset
+            | Self::UpstreamCancelled
+            | Self::UpstreamCalm
+            | Self::UpstreamSecurity => Failure::RemoteReset(self.grpc_code()),
             Self::PerTryTimeout => Failure::PerTryTimeout,
             Self::DeadlineExceeded | Self::MaxStreamDuration => Failure::Deadline,
             _ => Failure::Local,
+        }
+    }
+
+    /// The error type of RFC 9209 (`proxy-status`), assigned as Envoy assigns its flags.
+    #[must_use]
+    pub fn proxy_error(self) -> &'static str {
+        match self {
+            Self::NoRoute | Self::UnknownTarget => "destination_not_found",
+            Self::NoCluster | Self::NoHealthyUpstream => "destination_unavailable",
+            Self::NoConfiguration | Self::UnsupportedAction | Self::UnimplementedAction => {
+                "proxy_configuration_error"
+            }
+            Self::TooManyWaiting | Self::ServerOverload | Self::ShutDown => "proxy_internal_response",
+            Self::Overflow | Self::Dropped => "connection_limit_reached",
+            Self::ConnectFailed => "connection_refused",
+            Self::UpstreamRefused
+            | Self::UpstreamReset
+            | Self::UpstreamRemoteReset
+            | Self::UpstreamCancelled
+            | Self::UpstreamCalm
+            | Self::UpstreamSecurity => "connection_terminated",
+            Self::UpstreamProtocol => "http_protocol_error",
+            Self::UpstreamHeadersTooLarge => "http_response_header_section_size",
+            Self::PerTryTimeout | Self::DeadlineExceeded | Self::MaxStreamDuration | Self::StreamIdle => {
+                "http_response_timeout"
+            }
+            Self::Denied | Self::Unauthenticated => "http_request_denied",
+            Self::RequestBody
+            | Self::Cancelled
+            | Self::BadRequest
+            | Self::HeadersTooLarge
+            | Self::TooManyHeaders
+            | Self::RequestTimeout => "http_request_error",
         }
     }
 
@@ -211,8 +337,9 @@ type F = ResponseFlags;
 
 /// Everything that follows from a reason, in the order of its variants.
 #[rustfmt::skip]
-static ROWS: [Row; 22] = [
+static ROWS: [Row; Reason::COUNT] = [
     (R::NoRoute, Origin::Local, 404, G::UNAVAILABLE, F::NO_ROUTE_FOUND, "route_not_found", "no route"),
+    (R::UnknownTarget, Origin::Local, 404, G::UNAVAILABLE, F::NO_ROUTE_FOUND, "target_not_found", "no such target"),
     (R::NoCluster, Origin::Local, 503, G::UNAVAILABLE, F::NO_CLUSTER_FOUND, "cluster_not_found", "no such cluster"),
     (R::NoConfiguration, Origin::Local, 503, G::UNAVAILABLE, F::NO_ROUTE_FOUND, "no_configuration", "no configuration"),
     (R::TooManyWaiting, Origin::Local, 503, G::UNAVAILABLE, F::OVERLOAD_MANAGER, "too_many_waiting", "too many callers wait for the first configuration"),
@@ -234,6 +361,16 @@ static ROWS: [Row; 22] = [
     (R::Cancelled, Origin::Downstream, 499, G::CANCELLED, F::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect", "the caller went away"),
     (R::ShutDown, Origin::Local, 503, G::UNAVAILABLE, F::OVERLOAD_MANAGER, "shutting_down", "shutting down"),
     (R::BadRequest, Origin::Downstream, 400, G::INTERNAL, F::NONE, "bad_request", "malformed request"),
+    (R::HeadersTooLarge, Origin::Downstream, 431, G::RESOURCE_EXHAUSTED, F::DOWNSTREAM_PROTOCOL_ERROR, "request_headers_too_large", "the headers of the request are too large"),
+    (R::UpstreamHeadersTooLarge, Origin::Upstream, 502, G::RESOURCE_EXHAUSTED, F::UPSTREAM_PROTOCOL_ERROR, "upstream_headers_too_large", "the headers or trailers of the response are too large"),
+    (R::StreamIdle, Origin::Downstream, 408, G::DEADLINE_EXCEEDED, F::STREAM_IDLE_TIMEOUT, "stream_idle_timeout", "the stream was idle for too long"),
+    (R::RequestTimeout, Origin::Downstream, 408, G::DEADLINE_EXCEEDED, F::NONE, "request_overall_timeout", "the request took too long to arrive"),
+    (R::TooManyHeaders, Origin::Downstream, 431, G::RESOURCE_EXHAUSTED, F::DOWNSTREAM_PROTOCOL_ERROR, "too_many_headers", "too many headers"),
+    (R::UpstreamRemoteReset, Origin::Upstream, 503, G::INTERNAL, F::UPSTREAM_REMOTE_RESET, "upstream_reset_before_response_started{remote_reset}", "the upstream reset the stream"),
+    (R::UpstreamCancelled, Origin::Upstream, 503, G::CANCELLED, F::UPSTREAM_REMOTE_RESET, "upstream_reset_before_response_started{remote_reset,cancel}", "the upstream cancelled the stream"),
+    (R::UpstreamCalm, Origin::Upstream, 503, G::RESOURCE_EXHAUSTED, F::UPSTREAM_REMOTE_RESET, "upstream_reset_before_response_started{remote_reset,enhance_your_calm}", "the upstream has too much of our streams"),
+    (R::UpstreamSecurity, Origin::Upstream, 503, G::PERMISSION_DENIED, F::UPSTREAM_REMOTE_RESET, "upstream_reset_before_response_started{remote_reset,inadequate_security}", "the connection is not secure enough for the upstream"),
+    (R::UnimplementedAction, Origin::Local, 503, G::UNAVAILABLE, F::NO_ROUTE_FOUND, "route_action_unimplemented", "the route's action is not implemented"),
 ];
 
 #[cfg(test)]
@@ -248,7 +385,11 @@ mod tests {
             assert_eq!(row.0 as usize, position, "{:?}", row.0);
             assert!(std::ptr::eq(row.0.row(), row));
         }
-        assert_eq!(ROWS.len(), Reason::BadRequest as usize + 1, "BadRequest is the last variant");
+        assert_eq!(
+            ROWS.len(),
+            Reason::UnimplementedAction as usize + 1,
+            "UnimplementedAction is the last variant"
+        );
     }
 
     #[test]
@@ -264,8 +405,9 @@ mod tests {
             assert_eq!(reason.http_status().as_u16(), http);
             assert!(reason.http_status().is_client_error() || reason.http_status().is_server_error());
             assert_ne!(code, GrpcCode::OK, "{reason:?}");
-            // Envoy marks a malformed request by its details alone.
-            assert_eq!(flags.is_empty(), reason == Reason::BadRequest, "{reason:?}");
+            // Envoy marks what is the matter with a request itself by its details alone.
+            let of_request = [R::BadRequest, R::RequestTimeout].contains(&reason);
+            assert_eq!(flags.is_empty(), of_request, "{reason:?}");
         }
     }
 
@@ -276,7 +418,49 @@ mod tests {
             .with_flags(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
         assert!(rejection.to_string().ends_with(": 10.0.0.1:80: refused"));
         assert_eq!(rejection.flags().to_string(), "UF,URX");
+        assert_eq!(rejection.public().to_string(), "UF,URX: no connection to the upstream");
+        assert_eq!(Rejection::new(Reason::BadRequest).public().to_string(), "malformed request");
         assert_eq!(rejection.origin(), Origin::Upstream);
+    }
+
+    #[test]
+    fn a_reset_is_the_status_that_grpc_has_for_its_code() {
+        // gRPC over HTTP/2, "Errors"; where it has no mapping, grpc-go's.
+        let codes = [
+            (0x0, G::INTERNAL),
+            (0x1, G::INTERNAL),
+            (0x2, G::INTERNAL),
+            (0x3, G::INTERNAL),
+            (0x4, G::INTERNAL),
+            (0x5, G::INTERNAL),
+            (0x6, G::INTERNAL),
+            (0x7, G::UNAVAILABLE),
+            (0x8, G::CANCELLED),
+            (0x9, G::INTERNAL),
+            (0xa, G::INTERNAL),
+            (0xb, G::RESOURCE_EXHAUSTED),
+            (0xc, G::PERMISSION_DENIED),
+            (0xd, G::INTERNAL),
+            (0xe, G::INTERNAL),
+            (u32::MAX, G::INTERNAL),
+        ];
+        for (code, status) in codes {
+            let reason = Reason::of_reset(code);
+            assert_eq!((reason.grpc_code(), reason.http_status().as_u16()), (status, 503), "{code:#x}");
+            assert_ne!(reason.failure(), Failure::Refused, "{code:#x}: a reset alone proves nothing");
+        }
+    }
+
+    #[test]
+    fn a_rejection_keeps_the_error_that_it_comes_from() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let rejection = Rejection::new(Reason::ConnectFailed).with_source(Arc::new(refused)).with_detail("x");
+        let source = rejection.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+        assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::ConnectionRefused));
+        assert_eq!(
+            (rejection.detail(), Rejection::new(Reason::NoRoute).source().is_none()),
+            (Some("x"), true)
+        );
     }
 
     #[test]

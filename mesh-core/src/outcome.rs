@@ -37,6 +37,8 @@ pub enum Failure {
     Refused,
     /// The stream or connection was reset after the request was, or may have been, seen.
     Reset,
+    /// The peer reset the stream, with a code that is this status to gRPC.
+    RemoteReset(GrpcCode),
     /// The attempt's own time ran out.
     PerTryTimeout,
     /// The whole request's time ran out.
@@ -162,10 +164,16 @@ impl ResponseFlags {
     pub const UNAUTHORIZED: Self = Self(1 << 13);
     /// Our own overload protection.
     pub const OVERLOAD_MANAGER: Self = Self(1 << 14);
+    /// The caller broke the protocol.
+    pub const DOWNSTREAM_PROTOCOL_ERROR: Self = Self(1 << 15);
+    /// Nothing was sent either way for too long.
+    pub const STREAM_IDLE_TIMEOUT: Self = Self(1 << 16);
 
     /// Names in Envoy's short form, in the order of the bits.
-    const NAMES: [&'static str; 15] =
-        ["DC", "UF", "UC", "UH", "UO", "UT", "URX", "UR", "NR", "NC", "UMSDR", "DO", "UPE", "UAEX", "OM"];
+    const NAMES: [&'static str; 17] = [
+        "DC", "UF", "UC", "UH", "UO", "UT", "URX", "UR", "NR", "NC", "UMSDR", "DO", "UPE", "UAEX", "OM",
+        "DPE", "SI",
+    ];
 
     /// Both sets together.
     #[must_use]

@@ -93,6 +93,8 @@ pub enum ConfigProblem {
     ReceivedError(Arc<str>),
     /// The control plane cannot be reached; the text is the last error.
     Unreachable(Arc<str>),
+    /// The name of the control plane, or of the address itself, cannot be resolved; the text says whose, and why.
+    Unresolved(Arc<str>),
     /// The resource is there and empty (no localities, no endpoints).
     Empty,
 }
@@ -255,6 +257,7 @@ impl fmt::Display for ConfigProblem {
             Self::Invalid(why) => write!(f, "is invalid: {why}"),
             Self::ReceivedError(why) => write!(f, "is not available: control plane says: {why}"),
             Self::Unreachable(why) => write!(f, "is not available: control plane unreachable: {why}"),
+            Self::Unresolved(why) => write!(f, "is not available: {why}"),
             Self::Empty => f.write_str("contains no endpoints"),
         }
     }

@@ -18,7 +18,7 @@ use crate::identity::{CertificateNames, Peer, SpiffeId, TlsPeer};
 use crate::matcher::domain::DomainPattern;
 use crate::matcher::path::PathMatcher;
 use crate::matcher::string::Text;
-use crate::request::{RequestHead, RequestKind};
+use crate::request::{RequestHead, RequestKind, Target};
 
 /// A weight.
 #[must_use]
@@ -236,9 +236,10 @@ impl TestRequest {
             method: &self.method,
             scheme: "http",
             authority: &self.authority,
-            path_and_query: &self.path_and_query,
+            target: Target::new(&self.path_and_query),
             headers: &self.headers,
             kind: RequestKind::of(&self.headers),
+            trusts_forwarded_for: false,
         }
     }
 }

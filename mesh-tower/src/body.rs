@@ -1,7 +1,7 @@
 //! The one body type of the library: what the client stack sends, what it returns, what the server hands out.
 //!
-//! HTTP/2 and HTTP/1.1 bodies are variants and not trait objects, so a response costs no box; any other body
-//! is boxed once, by [`Body::new`]. Reading a frame releases its flow-control window at once, dropping an
+//! HTTP/2 and HTTP/1.1 bodies are variants and not trait objects, so a response costs no box, and neither does
+//! tonic's body, which is a box already; any other body is boxed once, by [`Body::new`]. Reading a frame releases its flow-control window at once, dropping an
 //! unfinished body cancels what produces it (HTTP/2: RST_STREAM CANCEL; HTTP/1.1: the connection is closed).
 
 use std::any::Any;
@@ -13,13 +13,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use mesh_core::error::Reason;
 
 #[cfg(any(feature = "http1", feature = "http2"))]
 use crate::server::exchange::Exchange;
 #[cfg(feature = "http1")]
 use crate::transport::h1::RecvBody as Http1Body;
 #[cfg(feature = "http2")]
-use crate::transport::h2::RecvBody as Http2Body;
+use crate::transport::h2::{Incoming as Http2Incoming, RecvBody as Http2Body};
+#[cfg(any(feature = "http1", feature = "http2"))]
+use crate::transport::serve::Http1Incoming;
 
 /// An error of any type that can cross tasks.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -45,9 +48,26 @@ enum Repr {
     #[cfg(feature = "http1")]
     Http1(Http1Body),
     #[cfg(any(feature = "http1", feature = "http2"))]
-    Served(hyper::body::Incoming, Arc<Exchange>),
+    Served(ServedBody, Arc<Exchange>),
+    #[cfg(feature = "tonic")]
+    Tonic(tonic::body::Body),
     Boxed(BoxBody),
 }
+
+/// The body of a request that we serve.
+#[cfg(any(feature = "http1", feature = "http2"))]
+#[derive(Debug)]
+pub(crate) enum ServedBody {
+    Http1(Http1Incoming),
+    #[cfg(feature = "http2")]
+    /// With what is left of the length that its head announced.
+    Http2(Http2Incoming, Announced),
+}
+
+/// What is left of the length that the head of a message announced. One word: bodies travel in every call.
+#[cfg(feature = "http2")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Announced(u64);
 
 /// Reading a body failed. The source tells why; for HTTP/2 it is the `h2::Error`, which gRPC clients map to a
 /// status.
@@ -56,6 +76,7 @@ enum Repr {
 pub struct BodyError {
     #[source]
     source: BoxError,
+    reason: Option<Reason>,
 }
 
 // === impl Body ===
@@ -72,7 +93,8 @@ impl Body {
         if data.is_empty() { Self::empty() } else { Self { repr: Repr::Full(data) } }
     }
 
-    /// Any other body. It is boxed once; a [`Body`], an empty body and `Full<Bytes>` are recognised and not boxed.
+    /// Any other body. It is boxed once; a [`Body`], tonic's body, an empty body and `Full<Bytes>` are recognised and
+    /// not boxed.
     pub fn new<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -89,6 +111,11 @@ impl Body {
         {
             return Self::full(data);
         }
+        #[cfg(feature = "tonic")]
+        if let Some(body) = any.downcast_mut::<Option<tonic::body::Body>>() {
+            let body = body.take().filter(|body| !http_body::Body::is_end_stream(body));
+            return Self { repr: body.map_or(Repr::Empty, Repr::Tonic) };
+        }
         match slot {
             Some(body) if !body.is_end_stream() => Self { repr: Repr::Boxed(Box::pin(Erased { body })) },
             _ => Self::empty(),
@@ -103,9 +130,15 @@ impl Body {
         Self { repr: Repr::Boxed(Box::into_pin(body)) }
     }
 
+    /// Whether all of it is there.
+    #[cfg(feature = "http1")]
+    pub(crate) const fn is_buffered(&self) -> bool {
+        matches!(self.repr, Repr::Empty | Repr::Full(_))
+    }
+
     /// The request body of a connection that we serve; what is read of it counts in `exchange`.
     #[cfg(any(feature = "http1", feature = "http2"))]
-    pub(crate) const fn served(body: hyper::body::Incoming, exchange: Arc<Exchange>) -> Self {
+    pub(crate) const fn served(body: ServedBody, exchange: Arc<Exchange>) -> Self {
         Self { repr: Repr::Served(body, exchange) }
     }
 
@@ -138,12 +171,14 @@ impl http_body::Body for Body {
             Repr::Http1(body) => body.poll_frame(cx),
             #[cfg(any(feature = "http1", feature = "http2"))]
             Repr::Served(body, exchange) => {
-                let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
+                let frame = std::task::ready!(body.poll_frame(cx));
                 if let Some(data) = frame.as_ref().and_then(|f| f.as_ref().ok()).and_then(Frame::data_ref) {
                     exchange.count_request(data.len());
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::new)))
+                Poll::Ready(frame)
             }
+            #[cfg(feature = "tonic")]
+            Repr::Tonic(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::new),
             Repr::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -158,6 +193,8 @@ impl http_body::Body for Body {
             Repr::Http1(body) => body.is_end_stream(),
             #[cfg(any(feature = "http1", feature = "http2"))]
             Repr::Served(body, _) => body.is_end_stream(),
+            #[cfg(feature = "tonic")]
+            Repr::Tonic(body) => body.is_end_stream(),
             Repr::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -174,6 +211,8 @@ impl http_body::Body for Body {
             Repr::Http1(body) => body.size_hint(),
             #[cfg(any(feature = "http1", feature = "http2"))]
             Repr::Served(body, _) => body.size_hint(),
+            #[cfg(feature = "tonic")]
+            Repr::Tonic(body) => body.size_hint(),
             Repr::Boxed(body) => body.size_hint(),
         }
     }
@@ -190,6 +229,8 @@ impl fmt::Debug for Body {
             Repr::Http1(_) => "http1",
             #[cfg(any(feature = "http1", feature = "http2"))]
             Repr::Served(..) => "served",
+            #[cfg(feature = "tonic")]
+            Repr::Tonic(_) => "tonic",
             Repr::Boxed(_) => "boxed",
         };
         f.debug_tuple("Body").field(&kind).finish()
@@ -214,11 +255,92 @@ impl From<&'static str> for Body {
     }
 }
 
+// === impl ServedBody ===
+
+#[cfg(any(feature = "http1", feature = "http2"))]
+impl ServedBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PollFrame {
+        match self {
+            Self::Http1(body) => body.poll_frame(cx),
+            #[cfg(feature = "http2")]
+            Self::Http2(body, length) => {
+                let frame = std::task::ready!(body.poll_frame(cx));
+                if let Some(data) = frame.as_ref().and_then(|f| f.as_ref().ok()).and_then(Frame::data_ref) {
+                    length.read(data.len());
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            #[cfg(feature = "http2")]
+            Self::Http2(body, _) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            #[cfg(feature = "http2")]
+            Self::Http2(body, _) if body.is_end_stream() => SizeHint::with_exact(0),
+            #[cfg(feature = "http2")]
+            Self::Http2(_, length) => length.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+// === impl Announced ===
+
+#[cfg(feature = "http2")]
+impl Announced {
+    const NOTHING: u64 = u64::MAX;
+
+    pub(crate) fn new(length: Option<u64>) -> Self {
+        Self(length.unwrap_or(Self::NOTHING))
+    }
+
+    fn left(self) -> Option<u64> {
+        (self.0 != Self::NOTHING).then_some(self.0)
+    }
+
+    fn read(&mut self, bytes: usize) {
+        if self.0 != Self::NOTHING {
+            self.0 = self.0.saturating_sub(bytes as u64);
+        }
+    }
+}
+
 // === impl BodyError ===
 
 impl BodyError {
     pub(crate) fn new(source: impl Into<BoxError>) -> Self {
-        Self { source: source.into() }
+        Self { source: source.into(), reason: None }
+    }
+
+    /// An error that is one already stays it.
+    pub(crate) fn of(source: impl Into<BoxError>) -> Self {
+        match source.into().downcast::<Self>() {
+            Ok(own) => *own,
+            Err(source) => Self::new(source),
+        }
+    }
+
+    /// The same, with what it means to the call.
+    pub(crate) const fn because(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    pub(crate) fn into_source(self) -> BoxError {
+        self.source
+    }
+
+    /// What it means to the call, where that is known.
+    pub(crate) const fn reason(&self) -> Option<Reason> {
+        self.reason
     }
 }
 
@@ -280,6 +402,22 @@ mod tests {
         assert_eq!(format!("{:?}", Body::new(Full::new(Bytes::from("x")))), r#"Body("full")"#);
         assert_eq!(format!("{:?}", Body::new(Empty::<Bytes>::new())), r#"Body("empty")"#);
         assert_eq!(format!("{:?}", Body::full("")), r#"Body("empty")"#);
+    }
+
+    #[cfg(feature = "tonic")]
+    #[tokio::test]
+    async fn tonics_body_is_passed_on_as_it_is_and_its_errors_keep_their_status() {
+        let status = tonic::Status::resource_exhausted("no more");
+        let frames = [Ok(Frame::data(Bytes::from("a"))), Err(status)];
+        let tonics = tonic::body::Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+        let mut body = Body::new(tonics);
+        assert_eq!(format!("{body:?}"), r#"Body("tonic")"#);
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
+        let error = body.frame().await.unwrap().unwrap_err();
+        let source =
+            std::error::Error::source(&error).and_then(|source| source.downcast_ref::<tonic::Status>());
+        assert_eq!(source.map(tonic::Status::message), Some("no more"));
+        assert_eq!(format!("{:?}", Body::new(tonic::body::Body::empty())), r#"Body("empty")"#);
     }
 
     #[tokio::test]

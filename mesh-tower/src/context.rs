@@ -1,6 +1,6 @@
 //! What flows from an incoming request to the calls made for it: trace context and deadline.
 //!
-//! The server side keeps the context of a request in a slot beside what it polls, and polls [`within`] it: the context
+//! The server side keeps the context of a request in a slot beside what it polls, and polls `within` it: the context
 //! is moved into the thread and back, never copied. The client side reads [`current`]. The context is the task's: it
 //! does not cross `tokio::spawn`, channels or `tower::buffer`. [`spawn`] and [`InMeshContext`] carry it there.
 

@@ -19,11 +19,14 @@ compile_error!(
 pub mod admin;
 pub mod body;
 pub mod builder;
+mod cause;
 pub mod client;
 pub mod context;
 pub mod drain;
 pub mod error;
 pub mod glue;
+mod header_scan;
+mod lines;
 pub mod local_reply;
 pub mod mesh;
 pub mod runtime;
@@ -40,6 +43,7 @@ pub use context::{InMeshContext, spawn};
 pub use error::Error;
 pub use mesh::Mesh;
 pub use server::{Peer, ServerLimits};
+pub use transport::h2::UnreadLimits;
 
 // What users need of the crates below, so that they depend on this one alone.
 pub use mesh_core;

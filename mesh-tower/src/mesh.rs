@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use mesh_core::breaker::PermitKind;
 use mesh_core::error::Reason;
 use mesh_core::snapshot::{ClientSnapshot, ConfigSource, Subscription, UnappliedFields};
 use tokio::net::TcpListener;
@@ -19,10 +18,11 @@ use crate::body::{Body, BoxError};
 use crate::builder::MeshBuilder;
 use crate::client::channel::target::TargetName;
 use crate::client::pin::{Patience, Target};
-use crate::client::request::Shared;
+use crate::client::request::{Calls, Shared};
 use crate::client::{MeshChannel, direct};
 use crate::drain::{Drain, Drained, Draining, Phase};
 use crate::error::Error;
+use crate::local_reply::LocalReplies;
 use crate::runtime::registry::Runtime;
 use crate::server::{ServerLayer, ServerLimits, ServerParts, ServerRuntime};
 use crate::telemetry::Telemetry;
@@ -51,6 +51,8 @@ pub(crate) struct Parts {
     pub(crate) telemetry: Telemetry,
     pub(crate) tls: Arc<TlsRuntime>,
     pub(crate) limits: ServerLimits,
+    pub(crate) lame_duck: Duration,
+    pub(crate) replies: Arc<LocalReplies>,
 }
 
 /// Open targets by name.
@@ -62,6 +64,7 @@ struct Inner {
     shared: Arc<Shared>,
     server: Arc<ServerRuntime>,
     drain: Arc<Drain>,
+    lame_duck: Duration,
     /// Targets that a channel is open to. Dead entries are swept whenever one is added.
     targets: Mutex<Targets>,
 }
@@ -75,7 +78,7 @@ impl Mesh {
     }
 
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { source, runtime, telemetry, tls, limits } = parts;
+        let Parts { source, runtime, telemetry, tls, limits, lame_duck, replies } = parts;
         let drain = Arc::new(Drain::new());
         let server = ServerRuntime::new(ServerParts {
             source: source.clone(),
@@ -83,16 +86,20 @@ impl Mesh {
             telemetry: telemetry.clone(),
             drain: drain.clone(),
             limits,
+            replies: replies.clone(),
+            budget: runtime.budget().clone(),
             runtime: runtime.handle().clone(),
         });
         let shared = Arc::new(Shared {
             telemetry,
+            replies,
             runtime: runtime.handle().clone(),
             shut_down: AtomicBool::new(false),
+            calls: Calls::default(),
             _source: source.clone(),
         });
         let targets = Mutex::default();
-        Self { inner: Arc::new(Inner { source, runtime, shared, server, drain, targets }) }
+        Self { inner: Arc::new(Inner { source, runtime, shared, server, drain, lame_duck, targets }) }
     }
 
     /// A channel to a target: `xds:///NAME` and bare `host:port` go through the mesh.
@@ -117,7 +124,7 @@ impl Mesh {
             TargetName::Dns { authority } => {
                 let name = format!("dns:///{authority}");
                 let handle = self.inner.runtime.handle();
-                (self.target(&name, || direct::open(&authority, handle)), authority)
+                (self.target(&name, || direct::open(&authority, handle)), authority.into())
             }
         };
         Ok(MeshChannel::new(target, authority, self.inner.shared.clone()))
@@ -145,7 +152,8 @@ impl Mesh {
     }
 
     /// Serves an application on a socket: tonic's `Routes`, axum's `Router`, any service of HTTP requests. Policy is
-    /// around the whole of it. Returns when the mesh has drained.
+    /// around the whole of it. Returns when the mesh has drained: when the calls that it served have ended, and those that
+    /// the application makes through the mesh, or at the limit of the shutdown.
     ///
     /// # Errors
     /// When the mesh was shut down before.
@@ -161,6 +169,10 @@ impl Mesh {
             return Err(Error::setup("the mesh was shut down"));
         }
         serve(self.inner.server.clone(), tcp, app).await;
+        tokio::select! {
+            () = self.inner.finish() => {}
+            () = self.inner.drain.forced() => {}
+        }
         Ok(())
     }
 
@@ -194,28 +206,41 @@ impl Mesh {
         self.inner.server.not_ready.used()
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        self.inner.drain.hold().is(Phase::Draining)
+    /// Connections that servers closed before their first request, by reason.
+    pub(crate) fn refused_connections(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.inner.server.refused.counts()
     }
 
-    /// Ready once a shutdown has begun.
+    /// What `/ready` says of a shutdown that has begun.
+    pub(crate) fn leaving(&self) -> Option<&'static str> {
+        let drain = &self.inner.drain;
+        match (drain.is(Phase::Draining), drain.is(Phase::Leaving)) {
+            (true, _) => Some("draining"),
+            (false, true) => Some("leaving, and still serving"),
+            (false, false) => None,
+        }
+    }
+
+    /// Ready once a shutdown drains, which it does after [`MeshBuilder::lame_duck`].
     pub fn draining(&self) -> Draining {
         self.inner.drain.draining()
     }
 
-    /// Ends the mesh: servers drain, further calls are refused, what is in flight may finish within `limit`.
+    /// Ends the mesh: `/ready` is 503; after [`MeshBuilder::lame_duck`] servers drain, further calls are refused, and what
+    /// is in flight may finish within `limit`. See [`drain`](crate::drain) for the contract, and for Kubernetes.
     pub async fn shutdown(&self, limit: Duration) -> Drained {
-        let until = Instant::now() + limit;
+        self.inner.drain.leave(self.inner.lame_duck).await;
+        let begun = Instant::now();
         // Servers first: the calls that their requests still make are part of what may finish.
         let drained = self.inner.drain.shutdown(limit).await;
-        self.inner.shared.shut_down.store(true, Ordering::Relaxed);
-        while self.inner.in_flight() > 0 {
-            if Instant::now() >= until {
-                return Drained::Forced;
+        let left = limit.saturating_sub(begun.elapsed());
+        match tokio::time::timeout(left, self.inner.finish()).await {
+            Ok(()) => drained,
+            Err(_) => {
+                self.inner.drain.force();
+                Drained::Forced
             }
-            tokio::time::sleep(POLL).await;
         }
-        drained
     }
 
     #[cfg(test)]
@@ -245,15 +270,16 @@ impl fmt::Debug for Mesh {
 // === impl Inner ===
 
 impl Inner {
+    /// Waits for the servers of the mesh, and then for the calls that are made through it; further ones are refused.
+    /// Cancel safe.
+    async fn finish(&self) {
+        self.drain.let_go().await;
+        self.shared.shut_down.store(true, Ordering::Relaxed);
+        self.shared.calls.all_ended().await;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Targets> {
         // Entries are added and removed whole.
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn in_flight(&self) -> u32 {
-        self.runtime.clusters().iter().map(|c| c.permits().used(PermitKind::Request)).sum()
-    }
 }
-
-/// How often a shutdown looks whether calls are still in flight.
-const POLL: Duration = Duration::from_millis(5);

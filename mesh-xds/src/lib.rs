@@ -17,6 +17,7 @@
 //! | `store`, `graph`, `assemble` | last good values, what is reachable, complete snapshots (gRFC A74) |
 //! | [`last_good`] | the last accepted configuration on disk |
 //! | `unapplied` | fields in use that have no effect here |
+//! | `outage` | why control planes cannot be asked |
 //! | `resolve` | from a target to the resource it starts from: the shape of the configuration |
 //! | `authority`, `xdstp` | which control planes a resource comes from (gRFC A47) |
 //! | [`transport`], `driver` | the only async parts: one ADS stream for each control plane of a source |
@@ -33,6 +34,7 @@ mod driver;
 mod graph;
 pub mod invalid;
 pub mod last_good;
+mod outage;
 mod resolve;
 pub mod resource;
 pub mod resource_json;

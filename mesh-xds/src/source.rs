@@ -12,6 +12,7 @@ use mesh_core::rng::Xoshiro;
 use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription, UnappliedFields};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
+use tracing::Instrument as _;
 
 use crate::bootstrap::Bootstrap;
 use crate::driver::{Driver, Targets};
@@ -102,7 +103,9 @@ impl XdsSourceBuilder {
         let mut tasks = Vec::new();
         let last_good = last_good.map_or_else(LastGood::default, |path| {
             let (last_good, keeper) = restore(path, Owner::of(&bootstrap), &rules(&bootstrap));
-            tasks.push(runtime.spawn(keeper.run()).abort_handle());
+            tasks.push(
+                runtime.spawn(keeper.run().instrument(tracing::debug_span!("last_good"))).abort_handle(),
+            );
             last_good
         });
         let (unapplied, restored) = (Ledger::default(), last_good.count());
@@ -110,7 +113,7 @@ impl XdsSourceBuilder {
         let rng = Xoshiro::seeded(seed());
         let reports = (unapplied.clone(), last_good);
         let driver = Driver::new(&bootstrap, &connector, targets.clone(), reports, rng);
-        tasks.push(runtime.spawn(driver.run()).abort_handle());
+        tasks.push(runtime.spawn(driver.run().instrument(tracing::debug_span!("xds"))).abort_handle());
         XdsSource { bootstrap, targets, unapplied, restored, tasks }
     }
 }

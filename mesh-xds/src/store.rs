@@ -16,6 +16,7 @@ use mesh_core::snapshot::ConfigProblem;
 
 use crate::ads::{Kind, Name};
 use crate::graph::Key;
+use crate::outage::Outage;
 use crate::resource::Checked;
 
 /// Every resource that is wanted, by kind and name.
@@ -143,7 +144,8 @@ impl Store {
     }
 
     /// Control planes cannot be reached: an error for all of theirs that is not cached and not known otherwise.
-    pub(crate) fn handle_down(&mut self, why: &Arc<str>, is_of: impl Fn(Kind, &str) -> bool) -> bool {
+    pub(crate) fn handle_down(&mut self, why: &Outage, is_of: impl Fn(Kind, &str) -> bool) -> bool {
+        let why = &why.problem();
         let changed = [
             unreachable(&mut self.listeners, why, |name| is_of(Kind::Listener, name)),
             unreachable(&mut self.routes, why, |name| is_of(Kind::Route, name)),
@@ -170,7 +172,10 @@ impl Store {
 
     /// Whether there is a good value, or an answer that there is none (gRFC A71: that counts as cached).
     pub(crate) fn is_known(&self, kind: Kind, name: &str) -> bool {
-        !matches!(self.problem(kind, name), Some(ConfigProblem::Pending | ConfigProblem::Unreachable(_)))
+        !matches!(
+            self.problem(kind, name),
+            Some(ConfigProblem::Pending | ConfigProblem::Unreachable(_) | ConfigProblem::Unresolved(_))
+        )
     }
 
     /// Why there is no good value, if there is none.
@@ -264,13 +269,14 @@ fn fail<T>(slot: Option<&mut Slot<T>>, problem: ConfigProblem, on_data_error: On
     dropped || (slot.good.is_none() && before != slot.trouble)
 }
 
-fn unreachable<T>(slots: &mut Slots<T>, why: &Arc<str>, is_of: impl Fn(&str) -> bool) -> bool {
+fn unreachable<T>(slots: &mut Slots<T>, why: &ConfigProblem, is_of: impl Fn(&str) -> bool) -> bool {
     let mut changed = false;
     for (_, slot) in slots.iter_mut().filter(|(name, slot)| slot.good.is_none() && is_of(name)) {
         match &slot.trouble {
-            Some(ConfigProblem::Unreachable(before)) if before == why => {}
-            None | Some(ConfigProblem::Pending | ConfigProblem::Unreachable(_)) => {
-                slot.trouble = Some(ConfigProblem::Unreachable(why.clone()));
+            Some(before) if before == why => {}
+            None
+            | Some(ConfigProblem::Pending | ConfigProblem::Unreachable(_) | ConfigProblem::Unresolved(_)) => {
+                slot.trouble = Some(why.clone());
                 changed = true;
             }
             Some(

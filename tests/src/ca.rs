@@ -9,11 +9,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
 };
 use rcgen::{KeyPair, KeyUsagePurpose, SanType};
+use rustls::client::WantsClientCert;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 
 /// The authority. Clones are the same authority; its files live as long as the last clone.
@@ -38,6 +39,17 @@ pub struct Identity {
     spiffe: String,
     /// The certificate that the files hold now.
     current: Arc<Mutex<Vec<u8>>>,
+}
+
+/// The names in a certificate.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    /// `uniformResourceIdentifier`.
+    pub uris: &'static [&'static str],
+    /// `dNSName`.
+    pub dns: &'static [&'static str],
+    /// The common name of the subject; none if it is empty.
+    pub subject: &'static str,
 }
 
 // === impl Ca ===
@@ -124,12 +136,7 @@ impl Ca {
     /// If the files do not fit together.
     #[must_use]
     pub fn client_config(&self, identity: Option<&Identity>, alpn: &[&str]) -> Arc<ClientConfig> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .expect("TLS 1.2 and 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(trusting::AnyName::new(self.roots(), provider)));
+        let builder = self.client_builder();
         let mut config = match identity {
             Some(identity) => {
                 let (chain, key) = identity.load();
@@ -139,6 +146,41 @@ impl Ca {
         };
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Arc::new(config)
+    }
+
+    /// The same for a client whose certificate has these names.
+    ///
+    /// # Panics
+    /// If keys cannot be made.
+    #[must_use]
+    pub fn client_config_of(&self, names: Names, alpn: &[&str]) -> Arc<ClientConfig> {
+        let text = |text: &str| Ia5String::try_from(text).expect("an ASCII name");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = match names.subject {
+            "" => DistinguishedName::new(),
+            name => common_name(name),
+        };
+        let uris = names.uris.iter().map(|uri| SanType::URI(text(uri)));
+        params.subject_alt_names =
+            uris.chain(names.dns.iter().map(|dns| SanType::DnsName(text(dns)))).collect();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.inner.issuer).expect("a signed certificate");
+        let builder = self.client_builder();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let mut config = builder.with_client_auth_cert(vec![certificate.der().clone()], key).expect("a pair");
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    fn client_builder(&self) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("TLS 1.2 and 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(trusting::AnyName::new(self.roots(), provider)))
     }
 
     fn roots(&self) -> RootCertStore {

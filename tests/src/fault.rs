@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::echo::{EchoReply, EchoRequest};
 use crate::net::Port;
@@ -57,6 +60,13 @@ pub enum Verdict {
     Fail,
     /// `GOAWAY` with the stream before this one as the last: this one and later ones are not processed.
     GoAwayBelow,
+    /// The same, and the end of the connection behind it.
+    GoAwayAndClose,
+    /// Answer it, with `GOAWAY` right behind the answer in the same write: later ones are not processed.
+    GoAwayBehind,
+    /// Answer it, and drain as gRPC servers do: `GOAWAY` that refuses nothing, `PING`, and when that is answered `GOAWAY`
+    /// with the last stream that came before.
+    Drain,
     /// Nothing.
     Ignore,
     /// Cut the connection.
@@ -132,6 +142,22 @@ impl FramePeer {
     /// Listens on a port of its own, and asks `decide` about each stream.
     #[must_use]
     pub fn start(decide: impl Fn(Opened) -> Verdict + Send + Sync + 'static) -> Self {
+        Self::start_with(None, decide)
+    }
+
+    /// The same, with TLS.
+    #[must_use]
+    pub fn start_tls(
+        tls: Arc<ServerConfig>,
+        decide: impl Fn(Opened) -> Verdict + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(Some(TlsAcceptor::from(tls)), decide)
+    }
+
+    fn start_with(
+        tls: Option<TlsAcceptor>,
+        decide: impl Fn(Opened) -> Verdict + Send + Sync + 'static,
+    ) -> Self {
         let port = Port::reserve();
         let listener = port.listen();
         let (publish, seen) = watch::channel(Seen::default());
@@ -145,16 +171,9 @@ impl FramePeer {
                     seen.connections += 1;
                     connection = seen.connections;
                 });
-                let session = Session {
-                    socket,
-                    shared: Arc::clone(&shared),
-                    connection,
-                    streams: 0,
-                    bodies: HashMap::new(),
-                    gone_away: false,
-                };
+                let (shared, tls) = (Arc::clone(&shared), tls.clone());
                 // A connection that breaks is what half of the tests are about.
-                connections.spawn(async move { drop(session.run().await) });
+                connections.spawn(async move { drop(session(socket, tls, shared, connection).await) });
             }
         });
         Self { port, seen, _running: running }
@@ -186,14 +205,69 @@ struct Shared {
     order: Mutex<()>,
 }
 
-struct Session {
+/// A byte stream with a socket below it.
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Wire for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Wire for tokio_rustls::server::TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+async fn session(
     socket: TcpStream,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+    connection: u64,
+) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let wire: Box<dyn Wire> = match tls {
+        Some(tls) => Box::new(tls.accept(socket).await?),
+        None => Box::new(socket),
+    };
+    let session = Session {
+        wire,
+        shared,
+        connection,
+        streams: 0,
+        last: 0,
+        bodies: HashMap::new(),
+        state: State::Open,
+        last_answer: None,
+    };
+    session.run().await
+}
+
+/// How far a connection is in going away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The first of two `GOAWAY`s was sent.
+    Draining,
+    /// New streams are not processed.
+    GoneAway,
+}
+
+struct Session {
+    wire: Box<dyn Wire>,
     shared: Arc<Shared>,
     connection: u64,
     streams: u64,
+    /// The newest stream.
+    last: u32,
     /// Bodies of the streams that will be answered.
     bodies: HashMap<u32, Vec<u8>>,
-    gone_away: bool,
+    state: State,
+    /// The stream whose answer has `GOAWAY` behind it.
+    last_answer: Option<u32>,
 }
 
 struct Frame {
@@ -205,20 +279,23 @@ struct Frame {
 
 impl Session {
     async fn run(mut self) -> std::io::Result<()> {
-        self.socket.set_nodelay(true)?;
         let mut preface = [0; PREFACE_LENGTH];
-        self.socket.read_exact(&mut preface).await?;
+        self.wire.read_exact(&mut preface).await?;
         self.write(SETTINGS, 0, 0, &[]).await?;
         loop {
             let frame = self.read().await?;
             match frame.kind {
                 SETTINGS if frame.flags & ACK == 0 => self.write(SETTINGS, ACK, 0, &[]).await?,
                 PING if frame.flags & ACK == 0 => self.write(PING, ACK, 0, &frame.payload).await?,
+                PING if self.state == State::Draining => {
+                    self.state = State::GoneAway;
+                    self.go_away(self.last).await?;
+                }
                 GOAWAY => return Ok(()),
-                HEADERS if !self.gone_away => {
+                HEADERS if self.state != State::GoneAway => {
+                    self.last = frame.stream;
                     let opened = self.open(frame.stream).await?;
                     if !opened {
-                        reset(&self.socket);
                         return Ok(());
                     }
                 }
@@ -256,14 +333,32 @@ impl Session {
             Verdict::Answer => drop(self.bodies.insert(stream, Vec::new())),
             Verdict::Refuse => self.write(RST_STREAM, 0, stream, &REFUSED_STREAM.to_be_bytes()).await?,
             Verdict::Fail => self.write(RST_STREAM, 0, stream, &INTERNAL_ERROR.to_be_bytes()).await?,
-            Verdict::GoAwayBelow => {
-                self.gone_away = true;
-                let mut payload = stream.saturating_sub(2).to_be_bytes().to_vec();
-                payload.extend_from_slice(&NO_ERROR.to_be_bytes());
-                self.write(GOAWAY, 0, 0, &payload).await?;
+            Verdict::GoAwayBelow | Verdict::GoAwayAndClose => {
+                self.state = State::GoneAway;
+                self.go_away(stream.saturating_sub(2)).await?;
+                if verdict == Verdict::GoAwayAndClose {
+                    self.wire.shutdown().await?;
+                    return Ok(false);
+                }
+            }
+            Verdict::GoAwayBehind => {
+                self.state = State::GoneAway;
+                self.last_answer = Some(stream);
+                self.bodies.insert(stream, Vec::new());
+            }
+            Verdict::Drain => {
+                self.bodies.insert(stream, Vec::new());
+                if self.state == State::Open {
+                    self.state = State::Draining;
+                    self.go_away(LAST_STREAM).await?;
+                    self.write(PING, 0, 0, &[0; 8]).await?;
+                }
             }
             Verdict::Ignore => {}
-            Verdict::Cut => return Ok(false),
+            Verdict::Cut => {
+                reset(self.wire.socket());
+                return Ok(false);
+            }
         }
         Ok(true)
     }
@@ -288,30 +383,55 @@ impl Session {
         let mut trailers = vec![HPACK_NEW_NAME];
         push_string(&mut trailers, "grpc-status");
         push_string(&mut trailers, "0");
-        self.write(HEADERS, END_HEADERS, stream, &headers).await?;
-        self.write(DATA, 0, stream, &data).await?;
-        self.write(HEADERS, END_HEADERS | END_STREAM, stream, &trailers).await
+        let mut frames = frame(HEADERS, END_HEADERS, stream, &headers);
+        frames.extend(frame(DATA, 0, stream, &data));
+        frames.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &trailers));
+        if self.last_answer == Some(stream) {
+            frames.extend(frame(GOAWAY, 0, 0, &go_away(stream)));
+        }
+        self.send(&frames).await
+    }
+
+    async fn go_away(&mut self, last: u32) -> std::io::Result<()> {
+        self.write(GOAWAY, 0, 0, &go_away(last)).await
     }
 
     async fn read(&mut self) -> std::io::Result<Frame> {
         let [a, b, c, kind, flags, stream @ ..]: [u8; FRAME_HEADER] = {
             let mut header = [0; FRAME_HEADER];
-            self.socket.read_exact(&mut header).await?;
+            self.wire.read_exact(&mut header).await?;
             header
         };
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        self.socket.read_exact(&mut payload).await?;
+        self.wire.read_exact(&mut payload).await?;
         Ok(Frame { kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff, payload })
     }
 
     async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> std::io::Result<()> {
-        let [_, a, b, c] = u32::try_from(payload.len()).unwrap_or(0).to_be_bytes();
-        let mut frame = vec![a, b, c, kind, flags];
-        frame.extend_from_slice(&stream.to_be_bytes());
-        frame.extend_from_slice(payload);
-        // A client that does not read must not hold a test for ever.
-        tokio::time::timeout(Duration::from_secs(10), self.socket.write_all(&frame)).await?
+        self.send(&frame(kind, flags, stream, payload)).await
     }
+
+    async fn send(&mut self, frames: &[u8]) -> std::io::Result<()> {
+        let sent = async {
+            self.wire.write_all(frames).await?;
+            self.wire.flush().await
+        };
+        // A client that does not read must not hold a test for ever.
+        tokio::time::timeout(Duration::from_secs(10), sent).await?
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(payload.len()).unwrap_or(0).to_be_bytes();
+    let mut frame = vec![a, b, c, kind, flags];
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// The payload of `GOAWAY(NO_ERROR)`.
+fn go_away(last: u32) -> Vec<u8> {
+    [last.to_be_bytes(), NO_ERROR.to_be_bytes()].concat()
 }
 
 /// A string of less than 127 bytes, without Huffman coding.
@@ -336,6 +456,7 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const NO_ERROR: u32 = 0;
+const LAST_STREAM: u32 = 0x7fff_ffff;
 const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
 

@@ -31,6 +31,26 @@ pub struct Relay {
     _running: JoinSet<()>,
 }
 
+/// Where a [`Cutter`] cuts, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Bytes to the client are counted, rather than those to the server.
+    pub down: bool,
+    /// After so many of them.
+    pub after: usize,
+    /// By a reset, rather than by a close.
+    pub reset: bool,
+}
+
+/// A wire that cuts its first connection at a byte, in both directions. Later connections are whole.
+#[derive(Debug)]
+pub struct Cutter {
+    address: SocketAddr,
+    /// What has passed on the first connection: down, up.
+    passed: Arc<Mutex<[usize; 2]>>,
+    _running: JoinSet<()>,
+}
+
 /// What has passed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Passed {
@@ -104,6 +124,93 @@ impl Relay {
     pub fn cut(&self) {
         self.cut.send_modify(|cuts| *cuts += 1);
     }
+}
+
+// === impl Cutter ===
+
+impl Cutter {
+    /// Listens on a port of its own, and connects to `server` for each connection.
+    ///
+    /// # Errors
+    /// If no port can be had.
+    pub async fn start(server: SocketAddr, cut: Cut) -> io::Result<Self> {
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let passed = Arc::new(Mutex::new([0; 2]));
+        let mut running = JoinSet::new();
+        let counts = Arc::clone(&passed);
+        running.spawn(async move {
+            let mut connections = JoinSet::new();
+            let mut cut = Some(cut);
+            while let Ok((client, _)) = listener.accept().await {
+                let (cut, counts) = (cut.take(), Arc::clone(&counts));
+                // How a connection ends is the peers' business.
+                connections.spawn(async move { drop(pass_until(client, server, cut, &counts).await) });
+            }
+        });
+        Ok(Self { address, passed, _running: running })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Bytes that have passed on the first connection: to the client, and to the server.
+    #[must_use]
+    pub fn passed(&self) -> [usize; 2] {
+        *self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn pass_until(
+    mut client: TcpStream,
+    server: SocketAddr,
+    cut: Option<Cut>,
+    passed: &Mutex<[usize; 2]>,
+) -> io::Result<()> {
+    let mut server = TcpStream::connect(server).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let Some(cut) = cut else {
+        tokio::io::copy_bidirectional(&mut client, &mut server).await?;
+        return Ok(());
+    };
+    let (mut up, mut down) = (vec![0; PIECE], vec![0; PIECE]);
+    let mut left = cut.after;
+    while left > 0 {
+        let (read, is_down) = tokio::select! {
+            biased;
+            read = server.read(&mut down) => (read?, true),
+            read = client.read(&mut up) => (read?, false),
+        };
+        let (bytes, to) = if is_down { (&down, &mut client) } else { (&up, &mut server) };
+        let now = if is_down == cut.down { read.min(left) } else { read };
+        {
+            // Before they are written: who has seen them may ask at once.
+            let [to_client, to_server] = &mut *passed.lock().unwrap_or_else(PoisonError::into_inner);
+            *(if is_down { to_client } else { to_server }) += now;
+        }
+        to.write_all(bytes.get(..now).unwrap_or_default()).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        if is_down == cut.down {
+            left -= now;
+        }
+    }
+    if cut.reset {
+        client.set_zero_linger()?;
+        server.set_zero_linger()?;
+        return Ok(());
+    }
+    // Both see an end, and neither a reset: what they still say is taken.
+    client.shutdown().await?;
+    server.shutdown().await?;
+    while client.read(&mut up).await? > 0 {}
+    while server.read(&mut down).await? > 0 {}
+    Ok(())
 }
 
 fn count(passed: &Mutex<Passed>, change: impl FnOnce(&mut Passed)) {

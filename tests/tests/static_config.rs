@@ -64,6 +64,29 @@ async fn a_file_configures_a_mesh_and_is_read_again_when_it_changes() {
 }
 
 #[tokio::test]
+async fn grpc_skips_a_route_by_cluster_header_and_others_are_told_that_it_is_not_served() {
+    let backend = Backend::start("a");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mesh.yaml");
+    let by_header =
+        "- match: { prefix: \"/\" }\n              route: { cluster_header: x-cluster }\n            - match";
+    let text = config("port_value", backend.address()).replace("- match", by_header);
+    std::fs::write(&file, text).unwrap();
+    let mesh = Mesh::from_static_file(&file).await.unwrap();
+    let channel = mesh.channel("xds:///shop").unwrap();
+    let mut client = EchoClient::new(channel.clone());
+    assert_eq!(client.unary(EchoRequest::say("x")).await.unwrap().into_inner().server, "a");
+    let request = http::Request::get("/").body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+    let response = tower::ServiceExt::oneshot(channel, request).await.unwrap();
+    assert_eq!(response.status(), 503);
+    let listed = mesh.unapplied();
+    assert!(
+        listed.iter().any(|l| l.fields.iter().any(|f| f.ends_with(".route.cluster_header"))),
+        "{listed:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_bad_file_is_refused_whole_with_its_field() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("mesh.yaml");

@@ -47,13 +47,6 @@ pub enum Discovery {
     },
     /// Given inline (`STATIC` with `load_assignment`).
     Static(Arc<EndpointsConfig>),
-    /// Resolved by DNS (`STRICT_DNS`, `LOGICAL_DNS`).
-    Dns {
-        /// Name to resolve.
-        host: Arc<str>,
-        /// Port of every address.
-        port: u16,
-    },
 }
 
 /// How an endpoint is chosen among those that may be.
@@ -158,7 +151,7 @@ impl ClusterConfig {
     pub fn eds_service(&self) -> Option<&Arc<str>> {
         match &self.discovery {
             Discovery::Eds { service } => Some(service),
-            Discovery::Static(_) | Discovery::Dns { .. } => None,
+            Discovery::Static(_) => None,
         }
     }
 }

@@ -37,6 +37,23 @@ pub struct HttpConfig {
     pub max_concurrent_streams: Option<u32>,
     /// `max_request_headers_kb`, in bytes.
     pub max_header_bytes: Option<u32>,
+    /// What only a server looks at.
+    pub serving: ServingConfig,
+}
+
+/// What a server grants a request or a connection, where it is configured (no default of Envoy's applies).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServingConfig {
+    /// `stream_idle_timeout`: a request ends when neither it nor its response has gone on for this long.
+    pub stream_idle_timeout: Option<Duration>,
+    /// `request_timeout`: how long a client may take to send all of its request.
+    pub request_timeout: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration`: a connection is sent away after this.
+    pub max_connection_duration: Option<Duration>,
+    /// `common_http_protocol_options.max_headers_count`, of a request.
+    pub max_headers_count: Option<u32>,
+    /// Not `use_remote_address`: rules about `remote_ip` believe the last entry of `x-forwarded-for`.
+    pub trusts_forwarded_for: bool,
 }
 
 /// Where routes come from.
@@ -134,6 +151,7 @@ impl HttpConfig {
             headers_timeout: None,
             max_concurrent_streams: None,
             max_header_bytes: None,
+            serving: ServingConfig::default(),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::matcher::domain::DomainPattern;
 use crate::matcher::header::HeaderMatcher;
 use crate::matcher::path::PathMatcher;
 use crate::matcher::query::QueryMatcher;
+use crate::request::RequestKind;
 
 /// A route configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,8 +60,20 @@ pub struct RouteMatch {
     pub query: Vec<QueryMatcher>,
     /// The share of matching requests that the route takes (`runtime_fraction`); none is all.
     pub fraction: Option<PerMillion>,
-    /// Only gRPC requests (`grpc: {}`).
-    pub grpc: bool,
+    /// Which kinds of requests.
+    pub requests: RequestKinds,
+}
+
+/// Which kinds of requests a route takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RequestKinds {
+    /// Every request.
+    #[default]
+    All,
+    /// gRPC requests alone (`grpc: {}`).
+    Grpc,
+    /// All but gRPC requests, which skip the route (gRFC A28).
+    NotGrpc,
 }
 
 /// What a route does with a request.
@@ -77,8 +90,8 @@ pub enum RouteAction {
         /// Body of the answer.
         body: Arc<[u8]>,
     },
-    /// An action that this side does not serve: the route is kept, its requests fail (gRFC A28).
-    Unsupported,
+    /// An action that is not implemented, by the name of its field: the route is kept, its requests fail (gRFC A28).
+    Unsupported(&'static str),
 }
 
 /// `RouteAction` with a cluster.
@@ -160,12 +173,26 @@ impl ClusterSpecifier {
     }
 }
 
+// === impl RequestKinds ===
+
+impl RequestKinds {
+    /// Whether a request of this kind is one of them.
+    #[must_use]
+    pub fn has(self, kind: RequestKind) -> bool {
+        match self {
+            Self::All => true,
+            Self::Grpc => kind == RequestKind::Grpc,
+            Self::NotGrpc => kind != RequestKind::Grpc,
+        }
+    }
+}
+
 // === impl RouteMatch ===
 
 impl RouteMatch {
     /// A path alone.
     #[must_use]
     pub fn path(path: PathMatcher) -> Self {
-        Self { path, headers: Vec::new(), query: Vec::new(), fraction: None, grpc: false }
+        Self { path, headers: Vec::new(), query: Vec::new(), fraction: None, requests: RequestKinds::All }
     }
 }

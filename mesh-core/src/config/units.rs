@@ -32,7 +32,7 @@ pub type NonZeroWeight = NonZeroU32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limit(u32);
 
-/// A duration that is zero or more and within protobuf's range (about 10,000 years).
+/// A duration that is zero or more, and no longer than 64 bits of nanoseconds hold (about 292 years), as in Envoy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BoundedDuration(Duration);
 
@@ -70,7 +70,7 @@ impl PerMillion {
         match self.0 {
             0 => false,
             1_000_000.. => true,
-            // gRFC A28 leaves `<` or `<=` open; `<` makes 0 mean never (grpc-xds.md §2.7).
+            // gRFC A28 leaves `<` or `<=` open; `<` makes 0 mean never.
             n => rng.below(1_000_000) < u64::from(n),
         }
     }
@@ -116,13 +116,13 @@ impl Limit {
 // === impl BoundedDuration ===
 
 impl BoundedDuration {
-    /// The longest duration that protobuf allows, in seconds.
-    pub const MAX_SECONDS: i64 = 315_576_000_000;
+    /// The longest duration, in seconds. Protobuf allows about 10,000 years, which no clock can add to its time.
+    pub const MAX_SECONDS: i64 = i64::MAX / 1_000_000_000;
 
     /// From the parts of a protobuf duration.
     ///
     /// # Errors
-    /// When the parts are negative or beyond protobuf's range.
+    /// When the parts are negative or beyond [`Self::MAX_SECONDS`].
     pub fn from_parts(seconds: i64, nanos: i32) -> Result<Self, InvalidDuration> {
         match (u64::try_from(seconds), u32::try_from(nanos)) {
             (Ok(s), Ok(n)) if seconds <= Self::MAX_SECONDS && n < 1_000_000_000 => {
@@ -177,9 +177,17 @@ mod tests {
     }
 
     #[test]
-    fn durations_outside_protobufs_range_are_refused() {
+    fn durations_that_no_clock_can_add_are_refused() {
         assert_eq!(BoundedDuration::from_parts(1, 5).unwrap().get(), Duration::new(1, 5));
-        for (s, n) in [(-1, 0), (0, -1), (0, 1_000_000_000), (BoundedDuration::MAX_SECONDS + 1, 0)] {
+        assert!(BoundedDuration::from_parts(9_223_372_036, 0).is_ok());
+        for (s, n) in [
+            (-1, 0),
+            (0, -1),
+            (0, 1_000_000_000),
+            (BoundedDuration::MAX_SECONDS + 1, 0),
+            (315_576_000_000, 0),
+            (i64::MAX, 0),
+        ] {
             assert!(BoundedDuration::from_parts(s, n).is_err());
         }
     }

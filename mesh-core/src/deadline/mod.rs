@@ -1,6 +1,6 @@
 //! Deadlines: `grpc-timeout` on the wire, and how long a request may take in all.
 //!
-//! References: the gRPC wire protocol, gRFC A31, Envoy's route timeouts (`envoy-semantics.md` §13). A deadline is
+//! References: the gRPC wire protocol, gRFC A31, Envoy's route timeouts. A deadline is
 //! computed once, when the request is routed, and covers everything after it, retries included.
 //!
 //! Where the two differ the kind of the request decides:
@@ -118,6 +118,7 @@ pub fn format_grpc_timeout(remaining: Duration) -> HeaderValue {
 
 /// The earliest of all bounds, and which it is; none if nothing bounds the request.
 #[must_use]
+#[inline]
 pub fn effective(bounds: &Bounds<'_>) -> Option<Deadline> {
     let Bounds { kind, arrived, caller, inherited, route, listener } = *bounds;
     let after = |d: Duration| arrived.checked_add(d);

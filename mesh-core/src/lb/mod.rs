@@ -6,7 +6,9 @@
 //! that was chosen. A picker is immutable but for its cursors.
 //!
 //! Rules:
-//! * Only READY endpoints are picked. None READY and one IDLE or CONNECTING: the request waits ([`Pick::Queue`]).
+//! * Only READY endpoints are picked. None READY and one IDLE or CONNECTING: the request waits ([`Pick::Queue`]). Where
+//!   all have failed, [`Picker::unreachable`] names those that may be tried all the same: a call that has nowhere else
+//!   to go need not wait for the end of a back-off.
 //! * Endpoints that are `UNKNOWN` or `HEALTHY` are used; `DEGRADED` ones only where no such endpoint can be reached;
 //!   all others never, but in panic. An ejected endpoint counts as TRANSIENT_FAILURE (gRFC A50).
 //! * Panic (Envoy, only where `panic_threshold` is set): when every priority that has endpoints has less than that
@@ -34,6 +36,9 @@ use crate::error::Reason;
 use crate::rng::Rng;
 
 pub use self::priority::{DEACTIVATION, FAILOVER, Priorities};
+
+/// Endpoints of [`Picker::unreachable`]: so few that a call which fails stays cheap in a cluster of thousands.
+const LAST_RESORTS: usize = 16;
 
 /// An endpoint: its position in [`EndpointsConfig::iter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,7 +109,11 @@ pub enum Pick {
 enum Choice {
     Ready(Groups),
     Queue,
-    Fail(Reason),
+    Fail {
+        reason: Reason,
+        /// Those that would be picked if they could be reached.
+        unreachable: Box<[EndpointIx]>,
+    },
 }
 
 /// Which endpoints of a priority count.
@@ -202,7 +211,7 @@ impl<'a> View<'a> {
     /// The picker of a priority; none where there is no priority at all. Cursors start at random.
     pub fn picker(&self, priority: Option<usize>, rng: &mut impl Rng) -> Picker {
         let drops = self.endpoints.drops.clone().into_boxed_slice();
-        let choice = priority.map_or(Choice::Fail(Reason::NoHealthyUpstream), |p| self.choice(p, rng));
+        let choice = priority.map_or_else(Choice::nothing, |p| self.choice(p, rng));
         Picker { drops, choice }
     }
 
@@ -213,13 +222,18 @@ impl<'a> View<'a> {
             Some(Connectivity::Connecting | Connectivity::Idle) => return Choice::Queue,
             Some(Connectivity::TransientFailure) => {
                 // Ejected endpoints may well be connected: then it is their health that is lacking.
-                let unreachable = self
-                    .counted(priority, standard)
-                    .any(|(_, state)| state.connectivity == Connectivity::TransientFailure);
-                let reason = if unreachable { Reason::ConnectFailed } else { Reason::NoHealthyUpstream };
-                return Choice::Fail(reason);
+                let failed = |state: EndpointState| state.connectivity == Connectivity::TransientFailure;
+                let counted = || self.counted(priority, standard);
+                let reason = match counted().any(|(_, state)| failed(state)) {
+                    true => Reason::ConnectFailed,
+                    false => Reason::NoHealthyUpstream,
+                };
+                let worth_a_try = |state: &EndpointState| !state.ejected || standard == Standard::Panic;
+                let unreachable =
+                    counted().filter(|(_, state)| worth_a_try(state)).map(|(ix, _)| ix).collect();
+                return Choice::Fail { reason, unreachable };
             }
-            None => return Choice::Fail(Reason::NoHealthyUpstream),
+            None => return Choice::nothing(),
         }
         let usable = |ix: EndpointIx, health| {
             standard.counts(health) && standard.sees(self.state(ix)) == Connectivity::Ready
@@ -260,7 +274,7 @@ impl<'a> View<'a> {
                 available += u64::from(well && !state.ejected);
             }
             any |= all > 0;
-            // Exactly the threshold is no panic (envoy-semantics.md §17).
+            // Exactly the threshold is no panic, as in Envoy.
             if all > 0 && available * 100 >= u64::from(threshold) * all {
                 return false;
             }
@@ -320,6 +334,14 @@ impl Standard {
     }
 }
 
+// === impl Choice ===
+
+impl Choice {
+    fn nothing() -> Self {
+        Self::Fail { reason: Reason::NoHealthyUpstream, unreachable: Box::default() }
+    }
+}
+
 // === impl Picker ===
 
 impl Picker {
@@ -336,8 +358,20 @@ impl Picker {
         match &self.choice {
             Choice::Ready(groups) => groups.pick(rng, loads).map_or(Pick::Queue, Pick::Endpoint),
             Choice::Queue => Pick::Queue,
-            Choice::Fail(reason) => Pick::Fail(*reason),
+            Choice::Fail { reason, .. } => Pick::Fail(*reason),
         }
+    }
+
+    /// After [`Pick::Fail`]: some of the endpoints that could not be reached, from one at random on. None of them is to be
+    /// picked; whoever knows that one can be reached by now may try it.
+    pub fn unreachable<R: Rng>(&self, rng: &mut R) -> impl Iterator<Item = EndpointIx> + use<'_, R> {
+        let endpoints: &[EndpointIx] = match &self.choice {
+            Choice::Fail { unreachable, .. } => unreachable,
+            Choice::Ready(_) | Choice::Queue => &[],
+        };
+        let first = if endpoints.is_empty() { 0 } else { rng.below(endpoints.len() as u64) as usize };
+        let (before, from) = endpoints.split_at(first);
+        from.iter().chain(before).take(LAST_RESORTS).copied()
     }
 
     /// How many endpoints may be picked.
@@ -345,7 +379,7 @@ impl Picker {
     pub fn ready(&self) -> usize {
         match &self.choice {
             Choice::Ready(groups) => groups.len(),
-            Choice::Queue | Choice::Fail(_) => 0,
+            Choice::Queue | Choice::Fail { .. } => 0,
         }
     }
 }

@@ -24,6 +24,9 @@ pub enum InvalidDomain {
     /// A `*` inside.
     #[error("domain {0:?}: `*` may only be the first or the last character")]
     Wildcard(String),
+    /// A control character, which no authority has.
+    #[error("domain {0:?}: holds a control character")]
+    Control(String),
 }
 
 // === impl DomainPattern ===
@@ -32,8 +35,11 @@ impl DomainPattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// When it is empty, or holds a `*` that is neither its first nor its last character.
+    /// When it is empty, holds a control character, or a `*` that is neither its first nor its last character.
     pub fn parse(text: &str) -> Result<Self, InvalidDomain> {
+        if text.contains(char::is_control) {
+            return Err(InvalidDomain::Control(text.to_owned()));
+        }
         let lower = text.to_ascii_lowercase();
         match (lower.strip_prefix('*'), lower.strip_suffix('*')) {
             (Some(""), _) => Ok(Self::Any),

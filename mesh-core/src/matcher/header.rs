@@ -1,7 +1,7 @@
 //! `envoy.config.route.v3.HeaderMatcher`.
 //!
 //! Where Envoy and gRPC differ the kind of the request decides: repeated lines match one by one for Envoy
-//! (`envoy-semantics.md` §1) and joined by `,` for gRPC (gRFC A28), and `-bin` headers never match for gRPC. A
+//! and joined by `,` for gRPC (gRFC A28), and `-bin` headers never match for gRPC. A
 //! missing header never matches, inverted or not, except by presence or with `treat_missing_header_as_empty`.
 
 use std::collections::HashMap;
@@ -122,7 +122,7 @@ impl<'a> Lines<'a> {
         let name = match name {
             MatchedHeader::Method => return Self::One(head.method.as_str().as_bytes()),
             MatchedHeader::Authority => return Self::One(head.authority.as_bytes()),
-            MatchedHeader::Path => return Self::One(head.path_and_query.as_bytes()),
+            MatchedHeader::Path => return Self::One(head.target.as_str().as_bytes()),
             MatchedHeader::Scheme => return Self::One(head.scheme.as_bytes()),
             MatchedHeader::Name(name) => name,
         };

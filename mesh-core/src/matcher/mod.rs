@@ -5,6 +5,7 @@ pub mod domain;
 pub mod header;
 pub mod path;
 pub mod query;
+mod re2;
 pub mod regex;
 pub mod san;
 pub mod string;

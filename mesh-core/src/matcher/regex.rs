@@ -1,10 +1,13 @@
 //! Regular expressions as Envoy runs them: RE2 syntax, on bytes, the whole text must match.
 //!
-//! Facts: `envoy-semantics.md` §2. `\d`, `\w`, `\s` and `\b` are ASCII; `.` is one byte. Deviation: where RE2 and the
-//! `regex` crate differ in syntax, this one's is refused at the border rather than read another way.
+//! As Envoy: `\d`, `\w`, `\s` and `\b` are ASCII; `.` is one byte. Deviation: where RE2 and the
+//! `regex` crate differ in syntax, this one's is refused at the border rather than read another way (`re2`). The size of a
+//! program is counted in bytes, up to 1 MiB, where Envoy counts RE2's instructions, up to a limit of its own bootstrap.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+
+use super::re2;
 
 /// A compiled, anchored regular expression. Equal patterns are equal values.
 #[derive(Clone)]
@@ -35,6 +38,9 @@ impl SafeRegex {
             regex::bytes::RegexBuilder::new(text).unicode(false).size_limit(Self::SIZE_LIMIT).build()
         };
         let invalid = |e: regex::Error| InvalidRegex { reason: last_line(&e.to_string()) };
+        if let Some(reason) = re2::differs(pattern) {
+            return Err(InvalidRegex { reason: reason.to_owned() });
+        }
         // The pattern alone first, so that `a)(b` cannot escape the group that anchors it.
         build(pattern).map_err(invalid)?;
         let compiled = build(&format!(r"\A(?:{pattern})\z")).map_err(invalid)?;

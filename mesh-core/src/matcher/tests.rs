@@ -7,7 +7,7 @@ use super::query::QueryMatcher;
 use super::regex::SafeRegex;
 use super::san::{SanKind, SanMatcher};
 use super::string::{StringMatcher, Text};
-use crate::request::{RequestHead, RequestKind};
+use crate::request::{RequestHead, RequestKind, Target};
 
 #[test]
 fn texts_compare_by_their_rule_and_their_case() {
@@ -55,9 +55,10 @@ fn holds(rule: HeaderRule, invert: bool, missing_as_empty: bool, kind: RequestKi
         method: &method,
         scheme: "http",
         authority: "h",
-        path_and_query: "/",
+        target: Target::new("/"),
         headers: &headers,
         kind,
+        trusts_forwarded_for: false,
     };
     HeaderMatcher { name: MatchedHeader::Name(name), rule, invert, missing_as_empty }.is_match(&head)
 }
@@ -111,9 +112,10 @@ fn binary_headers_never_match_for_grpc() {
             method: &Method::GET,
             scheme: "http",
             authority: "",
-            path_and_query: "/",
+            target: Target::new("/"),
             headers: &headers,
             kind,
+            trusts_forwarded_for: false,
         })
     };
     assert!(hit(RequestKind::Http) && !hit(RequestKind::Grpc));

@@ -95,6 +95,8 @@ pub enum Principal {
     Authenticated(Option<StringMatcher>),
     /// The peer's socket address.
     DirectRemoteIp(IpNet),
+    /// The address that the caller comes from: what `x-forwarded-for` says where that is believed, else the peer's.
+    RemoteIp(IpNet),
     /// A header of the request.
     Header(HeaderMatcher),
     /// The path without the query.

@@ -8,6 +8,7 @@ use super::Principal;
 use super::engine::Asked;
 use crate::identity::{CertificateNames, Peer};
 use crate::matcher::string::StringMatcher;
+use crate::request::RequestHead;
 
 impl Principal {
     /// Whether the rule matches.
@@ -18,9 +19,11 @@ impl Principal {
             Self::Or(rules) => rules.iter().any(|rule| rule.is_match(asked)),
             Self::Not(rule) => !rule.is_match(asked.inverted()),
             Self::Authenticated(name) => authenticated(asked.peer, name.as_ref()),
-            Self::DirectRemoteIp(range) => {
-                asked.peer.remote.map_or(asked.careful, |a| contains(range, a.ip()))
-            }
+            Self::DirectRemoteIp(range) => direct(asked, range),
+            Self::RemoteIp(range) => match asked.head.and_then(RequestHead::forwarded_for) {
+                Some(address) => contains(range, address),
+                None => direct(asked, range),
+            },
             Self::Header(matcher) => asked.header(matcher),
             Self::UrlPath(matcher) => asked.path(|path| matcher.is_match(path)),
             Self::Metadata { invert } => *invert,
@@ -28,16 +31,21 @@ impl Principal {
     }
 }
 
-/// Any TLS peer without a name to match; else the names of its certificate (`envoy-semantics.md` §14).
+/// Whether the peer's socket address is in a range.
+fn direct(asked: Asked<'_>, range: &IpNet) -> bool {
+    asked.peer.remote.map_or(asked.careful, |address| contains(range, address.ip()))
+}
+
+/// Any TLS peer without a name to match; else the names of its certificate, as in Envoy.
 fn authenticated(peer: &Peer, name: Option<&StringMatcher>) -> bool {
     let Some(tls) = &peer.tls else { return false };
     let Some(matcher) = name else { return true };
     let matches = |name: &std::sync::Arc<str>| matcher.is_match(name.as_bytes());
     match &tls.certificate {
-        // The first kind of name that the certificate has decides; there is no falling through to the next.
-        Some(CertificateNames { uris, .. }) if !uris.is_empty() => uris.iter().any(matches),
-        Some(CertificateNames { dns, .. }) if !dns.is_empty() => dns.iter().any(matches),
-        Some(CertificateNames { subject, .. }) => matches(subject),
+        // One kind after the other, until one has a name that matches; the subject is looked at even where it is empty.
+        Some(CertificateNames { uris, dns, subject, .. }) => {
+            uris.iter().any(matches) || dns.iter().any(matches) || matches(subject)
+        }
         None => matcher.is_match(b""),
     }
 }

@@ -131,7 +131,7 @@ fn addresses_and_ports_are_those_of_the_connection() {
 }
 
 #[test]
-fn an_authenticated_peer_is_matched_by_the_first_kind_of_name_it_has() {
+fn an_authenticated_peer_is_matched_by_each_kind_of_name_it_has() {
     let peer = |certificate: Option<CertificateNames>| Peer {
         tls: Some(Arc::new(TlsPeer { certificate, server_name: None })),
         ..plaintext_peer()
@@ -148,9 +148,10 @@ fn an_authenticated_peer_is_matched_by_the_first_kind_of_name_it_has() {
     let exact = |text: &str| StringMatcher::exact(text);
     let all = peer(Some(names(&["spiffe://td/a", "spiffe://td/b"], &["a.test"], "CN=a")));
     assert!(is(exact("spiffe://td/a"), &all) && is(exact("spiffe://td/b"), &all));
-    assert!(!is(exact("a.test"), &all) && !is(exact("CN=a"), &all), "no falling through");
+    assert!(is(exact("a.test"), &all) && is(exact("CN=a"), &all) && !is(exact(""), &all));
+    assert!(is(exact(""), &peer(Some(names(&["spiffe://td/a"], &["a.test"], "")))), "the subject is one");
     let dns = peer(Some(names(&[], &["a.test", "b.test"], "CN=a")));
-    assert!(is(exact("b.test"), &dns) && !is(exact("CN=a"), &dns));
+    assert!(is(exact("b.test"), &dns) && is(exact("CN=a"), &dns) && !is(exact("c.test"), &dns));
     let subject = peer(Some(names(&[], &[], "CN=a")));
     assert!(is(exact("CN=a"), &subject));
 

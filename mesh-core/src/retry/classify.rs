@@ -6,15 +6,17 @@ use super::policy::Ended;
 use crate::config::retry::{RetryOn, RetryPolicy};
 use crate::matcher::header::{HeaderMatcher, MatchedHeader};
 use crate::outcome::{Failure, GrpcCode, Outcome};
-use crate::request::{RequestHead, RequestKind};
+use crate::request::{RequestHead, RequestKind, Target};
 
 /// Why a request may be repeated without a policy: the peer's application never saw it, or does not mind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Untouched {
     /// The whole request was handed back: nothing of it was written.
     NeverSent,
-    /// The peer said so: REFUSED_STREAM, or GOAWAY below our stream.
+    /// The peer said so: REFUSED_STREAM.
     ByPeer,
+    /// The connection went away, and its peer said that it did nothing: GOAWAY below our stream.
+    GoneAway,
     /// HTTP/1.1: a reused connection ended before any byte of a response ([`Self::of_reused`]).
     Reused,
 }
@@ -23,11 +25,12 @@ pub enum Untouched {
 
 impl Untouched {
     /// A reused HTTP/1.1 connection ended before any byte of a response: most likely the peer had closed it while it
-    /// was idle. The request may be repeated if nothing of it was written, or if it is idempotent and has no body
-    /// (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+    /// was idle. The request may be repeated if nothing of it was written, or if its method is safe (GET, HEAD, OPTIONS,
+    /// TRACE; RFC 9110 §9.2.1) and it has no body. One that is only idempotent may not: the second DELETE finds nothing,
+    /// and the second PUT may undo what somebody else has done in between.
     #[must_use]
     pub fn of_reused(written: bool, method: &Method, has_body: bool) -> Option<Self> {
-        (!written || (method.is_idempotent() && !has_body)).then_some(Self::Reused)
+        (!written || (method.is_safe() && !has_body)).then_some(Self::Reused)
     }
 }
 
@@ -41,6 +44,7 @@ pub fn grpc_code(outcome: Outcome) -> Option<GrpcCode> {
         Outcome::Response { http: StatusCode::OK, grpc: None } => None,
         Outcome::Response { http, grpc: None } => Some(GrpcCode::of_http(http)),
         Outcome::Failed(Failure::Deadline) => Some(GrpcCode::DEADLINE_EXCEEDED),
+        Outcome::Failed(Failure::RemoteReset(code)) => Some(code),
         Outcome::Failed(_) => Some(GrpcCode::UNAVAILABLE),
     }
 }
@@ -85,7 +89,7 @@ fn http_conditions(failure: Failure) -> RetryOn {
     match failure {
         Failure::Connect => reset.union(RetryOn::CONNECT_FAILURE).union(RetryOn::RESET_BEFORE_REQUEST),
         Failure::Refused => reset.union(RetryOn::REFUSED_STREAM),
-        Failure::Reset | Failure::PerTryTimeout => reset,
+        Failure::Reset | Failure::RemoteReset(_) | Failure::PerTryTimeout => reset,
         Failure::Deadline | Failure::Local => RetryOn::NONE,
     }
 }
@@ -97,9 +101,10 @@ fn has(matcher: &HeaderMatcher, headers: &HeaderMap) -> bool {
         method: &Method::GET,
         scheme: "",
         authority: "",
-        path_and_query: "",
+        target: Target::new(""),
         headers,
         kind: RequestKind::Http,
+        trusts_forwarded_for: false,
     };
     matcher.is_match(&head)
 }

@@ -118,6 +118,9 @@ impl Retries {
             (Some(Untouched::NeverSent), Outcome::Failed(Failure::Refused | Failure::Connect)) => {
                 return true;
             }
+            // A connection that goes away refuses nothing, and the next one has a pace of its own. gRFC A6 allows one
+            // such repetition; a server that serves few requests per connection needs as many as it has callers.
+            (Some(Untouched::GoneAway), Outcome::Failed(Failure::Refused)) => return true,
             (Some(Untouched::ByPeer), Outcome::Failed(Failure::Refused)) => true,
             (Some(Untouched::Reused), Outcome::Failed(Failure::Refused | Failure::Reset)) => true,
             _ => false,

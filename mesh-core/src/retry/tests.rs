@@ -79,6 +79,11 @@ fn a_grpc_call_without_a_response_is_unavailable_and_one_with_headers_is_committ
         assert!(retries(&unavailable, &failed(RequestKind::Grpc, failure)), "{failure:?}");
         assert!(!retries(&policy("internal", 1), &failed(RequestKind::Grpc, failure)));
     }
+    let cancelled = failed(RequestKind::Grpc, Failure::RemoteReset(GrpcCode::CANCELLED));
+    assert!(retries(&policy("cancelled", 1), &cancelled), "a reset is the status of its code");
+    assert!(!retries(&unavailable, &cancelled));
+    let denied = failed(RequestKind::Grpc, Failure::RemoteReset(GrpcCode::PERMISSION_DENIED));
+    assert!(!retries(&policy(EVERYTHING, 1), &denied));
     let of = |code: u16| Ended { kind: RequestKind::Grpc, ..http(code) };
     assert!(!retries(&policy(EVERYTHING, 1), &of(200)), "headers without a status commit");
     assert_eq!(classify::grpc_code(of(200).outcome), None);
@@ -117,6 +122,7 @@ fn an_http_request_without_a_response_is_retried_by_how_it_failed() {
         (Failure::Connect, &["connect-failure", "reset-before-request"][..]),
         (Failure::Refused, &["refused-stream"]),
         (Failure::Reset, &[]),
+        (Failure::RemoteReset(GrpcCode::CANCELLED), &[]),
         (Failure::PerTryTimeout, &[]),
     ];
     for (failure, more) in cases {
@@ -237,6 +243,10 @@ fn what_the_peer_never_saw_is_repeated_without_a_policy() {
         assert_eq!(retries.after(None, &by_peer, &mut rng), Verdict::Transparent);
         assert_eq!(retries.after(None, &by_peer, &mut rng), Verdict::Stop(Stop::NotRetriable));
         assert_eq!(retries.attempts(), 1, "transparent ones are not counted");
+        let gone_away = Ended { untouched: Some(Untouched::GoneAway), ..failed(kind, Failure::Refused) };
+        for _ in 0..50 {
+            assert_eq!(retries.after(None, &gone_away, &mut rng), Verdict::Transparent, "refuses nothing");
+        }
         // An I/O error proves nothing, whatever is claimed beside it.
         let reset = Ended { outcome: Outcome::Failed(Failure::Reset), ..never };
         assert_eq!(Retries::new().after(None, &reset, &mut rng), Verdict::Stop(Stop::NotRetriable));
@@ -251,8 +261,16 @@ fn a_reused_connection_that_was_closed_costs_one_repetition_where_that_is_safe()
         (true, Method::POST, false, false),
         (true, Method::GET, false, true),
         (true, Method::GET, true, false),
+        (true, Method::HEAD, false, true),
+        (true, Method::OPTIONS, false, true),
+        (true, Method::TRACE, false, true),
         (true, Method::PUT, true, false),
-        (true, Method::DELETE, false, true),
+        (true, Method::PUT, false, false),
+        (true, Method::DELETE, false, false),
+        (true, Method::PATCH, false, false),
+        (true, Method::CONNECT, false, false),
+        (true, Method::from_bytes(b"PURGE").unwrap(), false, false),
+        (false, Method::DELETE, false, true),
     ] {
         assert_eq!(Untouched::of_reused(written, &method, has_body).is_some(), safe, "{written} {method}");
     }

@@ -1,6 +1,6 @@
 //! Virtual hosts by authority: exact, then the longest suffix, then the longest prefix, then `*` (gRFC A27).
 //!
-//! ASCII case is ignored and the port is part of the host, as in Envoy (`envoy-semantics.md` §4).
+//! ASCII case is ignored and the port is part of the host, as in Envoy.
 
 use std::collections::HashMap;
 use std::sync::Arc;

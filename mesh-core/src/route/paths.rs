@@ -1,8 +1,8 @@
 //! Routes of one virtual host by path: which routes are candidates for a path, in one pass over it.
 //!
-//! Exact paths are one hash lookup. Prefixes are found by one rolling hash over the path, looked up at each length
-//! that some prefix has: a bit filter answers nearly all of those look-ups, so that nested prefixes of many lengths
-//! cost little more than those of one.
+//! Exact paths are one hash lookup. A few prefixes are compared one by one. Many are found by one rolling hash over the
+//! path, looked up at each length that some prefix has: a bit filter answers nearly all of those look-ups, so that nested
+//! prefixes of many lengths cost little more than those of one.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -33,9 +33,17 @@ struct CaseIndex {
     prefixes: PrefixIndex,
 }
 
-/// Prefixes by rolling hash.
+/// Prefixes: compared one by one, or by rolling hash. One of both is empty.
 #[derive(Debug, Default)]
 struct PrefixIndex {
+    /// By length.
+    few: Vec<Prefix>,
+    many: HashedPrefixes,
+}
+
+/// Prefixes by rolling hash.
+#[derive(Debug, Default)]
+struct HashedPrefixes {
     /// Distinct lengths, ascending.
     lengths: Vec<usize>,
     /// One bit per value of the low bits of a hash that some prefix has.
@@ -47,6 +55,8 @@ struct PrefixIndex {
 #[derive(Debug)]
 struct Prefix {
     text: Box<str>,
+    /// Of the text; none matters where it is empty.
+    last: u8,
     plain: Vec<RouteIx>,
     /// Routes by `path_separated_prefix`: the next byte is `/`, or there is none.
     separated: Vec<RouteIx>,
@@ -119,13 +129,58 @@ impl CaseIndex {
 // === impl PrefixIndex ===
 
 impl PrefixIndex {
+    /// So many are compared faster than a path is hashed.
+    const FEW: usize = 16;
+
+    fn bucket(&mut self, text: &str) -> &mut Prefix {
+        self.many.bucket(text)
+    }
+
+    /// Once every prefix is in.
+    fn seal(&mut self) {
+        if self.many.buckets.values().map(Vec::len).sum::<usize>() > Self::FEW {
+            return self.many.seal();
+        }
+        self.few = std::mem::take(&mut self.many.buckets).into_values().flatten().collect();
+        self.few.sort_unstable_by_key(|prefix| prefix.text.len());
+    }
+
+    fn candidates<'a>(&'a self, path: &str, visit: &mut impl FnMut(&'a [RouteIx])) {
+        let path = path.as_bytes();
+        for prefix in &self.few {
+            let Some(head) = path.get(..prefix.text.len()) else { return };
+            // Most differ in their last byte, which is at hand.
+            if head.last().is_none_or(|last| *last == prefix.last) && head == prefix.text.as_bytes() {
+                prefix.visit(path, visit);
+            }
+        }
+        self.many.candidates(path, visit);
+    }
+}
+
+// === impl Prefix ===
+
+impl Prefix {
+    /// For a path that begins with it.
+    fn visit<'a>(&'a self, path: &[u8], visit: &mut impl FnMut(&'a [RouteIx])) {
+        visit(&self.plain);
+        if matches!(path.get(self.text.len()), None | Some(b'/')) {
+            visit(&self.separated);
+        }
+    }
+}
+
+// === impl HashedPrefixes ===
+
+impl HashedPrefixes {
     /// Bits of the filter per prefix: about 1 % of the look-ups that should fail pass it.
     const FILTER_BITS: usize = 64;
 
     fn bucket(&mut self, text: &str) -> &mut Prefix {
         let bucket = self.buckets.entry(text.bytes().fold(SEED, roll)).or_default();
         let at = bucket.iter().position(|p| &*p.text == text).unwrap_or_else(|| {
-            bucket.push(Prefix { text: text.into(), plain: Vec::new(), separated: Vec::new() });
+            let last = text.bytes().next_back().unwrap_or_default();
+            bucket.push(Prefix { text: text.into(), last, plain: Vec::new(), separated: Vec::new() });
             bucket.len() - 1
         });
         &mut bucket[at]
@@ -135,7 +190,7 @@ impl PrefixIndex {
     fn seal(&mut self) {
         for bucket in self.buckets.values_mut() {
             bucket.shrink_to_fit();
-            for Prefix { text: _, plain, separated } in bucket {
+            for Prefix { text: _, last: _, plain, separated } in bucket {
                 plain.shrink_to_fit();
                 separated.shrink_to_fit();
             }
@@ -154,15 +209,14 @@ impl PrefixIndex {
         }
     }
 
-    fn candidates<'a>(&'a self, path: &str, visit: &mut impl FnMut(&'a [RouteIx])) {
-        let bytes = path.as_bytes();
+    fn candidates<'a>(&'a self, path: &[u8], visit: &mut impl FnMut(&'a [RouteIx])) {
         let (mut hash, mut hashed) = (SEED, 0);
         for len in &self.lengths {
-            let Some(next) = bytes.get(hashed..*len) else { break };
+            let Some(next) = path.get(hashed..*len) else { break };
             hash = next.iter().copied().fold(hash, roll);
             hashed = *len;
             if self.may_hold(hash) {
-                self.visit_bucket(hash, bytes, hashed, visit);
+                self.visit_bucket(hash, path, hashed, visit);
             }
         }
     }
@@ -175,10 +229,7 @@ impl PrefixIndex {
     fn visit_bucket<'a>(&'a self, hash: u64, path: &[u8], len: usize, visit: &mut impl FnMut(&'a [RouteIx])) {
         let Some(bucket) = self.buckets.get(&hash) else { return };
         for prefix in bucket.iter().filter(|p| path.get(..len) == Some(p.text.as_bytes())) {
-            visit(&prefix.plain);
-            if matches!(path.get(len), None | Some(b'/')) {
-                visit(&prefix.separated);
-            }
+            prefix.visit(path, visit);
         }
     }
 }

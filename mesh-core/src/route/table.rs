@@ -9,10 +9,12 @@ use super::hosts::HostIndex;
 use super::paths::{PathIndex, PathKnown, RouteIx};
 use super::{ClusterIx, Decision, NoRoute, RouteEntry};
 use crate::config::filter::FilterOverrides;
-use crate::config::route::{ClusterSpecifier, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost};
+use crate::config::route::{
+    ClusterSpecifier, RequestKinds, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost,
+};
 use crate::config::units::PerMillion;
 use crate::matcher::header::{HeaderCondition, HeaderLookup, HeaderSlots};
-use crate::request::{RequestHead, RequestKind};
+use crate::request::RequestHead;
 use crate::rng::{Rng, Xoshiro};
 
 /// A route configuration, compiled for lookup.
@@ -169,7 +171,7 @@ pub(super) fn more_matches<R: Rng>(
     ix: RouteIx,
     draws: &mut Draws<'_, R>,
 ) -> bool {
-    (!rule.grpc || head.kind == RequestKind::Grpc)
+    rule.requests.has(head.kind)
         && (rule.query.is_empty() || rule.query.iter().all(|query| query.is_match(head.query())))
         && rule.fraction.is_none_or(|share| draws.hit(ix, share))
 }
@@ -198,10 +200,10 @@ impl CompiledRoute {
             prefix_len: route.matches.path.text_len(),
             overrides,
         };
-        let RouteMatch { path: _, headers, query, fraction, grpc } = &route.matches;
+        let RouteMatch { path: _, headers, query, fraction, requests } = &route.matches;
         Self {
             headers: headers.iter().map(|header| slots.condition(header)).collect(),
-            has_more: *grpc || !query.is_empty() || fraction.is_some(),
+            has_more: *requests != RequestKinds::All || !query.is_empty() || fraction.is_some(),
             entry: Arc::new(entry),
             target: Target::new(&route.action, clusters),
         }

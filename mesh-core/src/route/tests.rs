@@ -7,7 +7,8 @@ use super::table::{Draws, more_matches};
 use super::*;
 use crate::config::filter::FilterOverride;
 use crate::config::route::{
-    ClusterSpecifier, ForwardAction, Route, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
+    ClusterSpecifier, ForwardAction, RequestKinds, Route, RouteConfig, RouteMatch, VirtualHost,
+    WeightedCluster,
 };
 use crate::config::units::{NonZeroWeight, PerMillion};
 use crate::matcher::domain::DomainPattern;
@@ -16,7 +17,7 @@ use crate::matcher::path::PathMatcher;
 use crate::matcher::query::QueryMatcher;
 use crate::matcher::regex::SafeRegex;
 use crate::matcher::string::{StringMatcher, Text};
-use crate::request::{RequestHead, RequestKind};
+use crate::request::{RequestHead, RequestKind, Target};
 use crate::rng::{Rng, Xoshiro};
 
 fn forward(cluster: &str) -> RouteAction {
@@ -42,7 +43,15 @@ fn table(virtual_hosts: Vec<VirtualHost>) -> RouteTable {
 
 fn head<'a>(authority: &'a str, path: &'a str, headers: &'a HeaderMap) -> RequestHead<'a> {
     let kind = RequestKind::of(headers);
-    RequestHead { method: &Method::GET, scheme: "http", authority, path_and_query: path, headers, kind }
+    RequestHead {
+        method: &Method::GET,
+        scheme: "http",
+        authority,
+        target: Target::new(path),
+        headers,
+        kind,
+        trusts_forwarded_for: false,
+    }
 }
 
 fn cluster(table: &RouteTable, authority: &str, path: &str) -> Result<String, NoRoute> {
@@ -221,11 +230,14 @@ fn a_route() -> impl Strategy<Value = Route> {
     let query = prop::option::of(prop::sample::select(vec!["q", "r"]));
     let share = prop::option::weighted(0.2, (0u32..=4).prop_map(|n| PerMillion::new(n * 250_000).unwrap()));
     let headers = prop::collection::vec(header_matcher(), 0..3);
-    (path_matcher(), headers, query, share, prop::bool::weighted(0.1)).prop_map(
-        |(path, headers, query, fraction, grpc)| {
+    let requests = prop_oneof![
+        8 => Just(RequestKinds::All), 1 => Just(RequestKinds::Grpc), 1 => Just(RequestKinds::NotGrpc)
+    ];
+    (path_matcher(), headers, query, share, requests).prop_map(
+        |(path, headers, query, fraction, requests)| {
             let query =
                 query.map(|name| QueryMatcher { name: name.into(), value: None }).into_iter().collect();
-            route(RouteMatch { path, headers, query, fraction, grpc }, "c")
+            route(RouteMatch { path, headers, query, fraction, requests }, "c")
         },
     )
 }
@@ -235,7 +247,12 @@ fn domain() -> impl Strategy<Value = &'static str> {
 }
 
 fn route_config() -> impl Strategy<Value = RouteConfig> {
-    let vh = (prop::collection::vec(domain(), 1..3), prop::collection::vec(a_route(), 0..12));
+    // Prefixes are found in another way when they are many.
+    let routes = prop_oneof![
+        3 => prop::collection::vec(a_route(), 0..12),
+        1 => prop::collection::vec(a_route(), 60..90),
+    ];
+    let vh = (prop::collection::vec(domain(), 1..3), routes);
     prop::collection::vec(vh, 0..4).prop_map(|hosts| {
         let mut virtual_hosts: Vec<_> = hosts.into_iter().map(|(d, routes)| host(&d, routes)).collect();
         // The name of a route is its position, so that two decisions can be compared.

@@ -69,8 +69,8 @@ pub enum Reporter {
     Destination,
 }
 
-/// W3C ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// W3C ids. `Debug` shows them as `traceparent` does, in hex.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TraceIds {
     /// Trace id.
     pub trace: u128,
@@ -84,6 +84,24 @@ pub struct TraceIds {
 pub trait EventSink: Send + Sync + fmt::Debug {
     /// A request ended.
     fn record(&self, event: &RequestEvent<'_>);
+
+    /// A client began to use a cluster of this name: one more beginning than there are ends means that it is in use.
+    fn cluster_in_use(&self, name: &str) {
+        let _ = name;
+    }
+
+    /// A cluster that was in use is gone: it left the configuration, and no request refers to it any more.
+    fn cluster_gone(&self, name: &str) {
+        let _ = name;
+    }
+}
+
+// === impl TraceIds ===
+
+impl fmt::Debug for TraceIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}-{:016x}-{:02x}", self.trace, self.span, u8::from(self.sampled))
+    }
 }
 
 // === impl Reporter ===
@@ -95,6 +113,32 @@ impl Reporter {
         match self {
             Self::Source => "source",
             Self::Destination => "destination",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_shown_as_everybody_else_writes_them() {
+        for (ids, text) in [
+            (
+                TraceIds {
+                    trace: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
+                    span: 0x00f0_67aa_0ba9_02b7,
+                    sampled: true,
+                },
+                "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            ),
+            (
+                TraceIds { trace: 1, span: 10, sampled: false },
+                "00000000000000000000000000000001-000000000000000a-00",
+            ),
+        ] {
+            assert_eq!(format!("{ids:?}"), text);
+            assert!(format!("{:?}", Some(ids)).contains(text), "wherever it is part of something");
         }
     }
 }

@@ -30,6 +30,12 @@ pub const CONFIG_RESTORED_RESOURCES: &str = "mesh_config_restored_resources";
 pub const CONFIG_RESTORED_RESOURCES_HELP: &str =
     "Resources in use that are those of an earlier run, because no control plane has answered for them yet.";
 
+/// Connections that a server closed before their first request.
+pub const CONNECTIONS_REFUSED: &str = "mesh_connections_refused_total";
+/// Help text of [`CONNECTIONS_REFUSED`].
+pub const CONNECTIONS_REFUSED_HELP: &str =
+    "Connections that a server closed before their first request, by reason.";
+
 /// Upper bounds of every histogram above (Envoy's, milliseconds and bytes alike).
 pub const BUCKETS: [f64; 19] = [
     0.5,

@@ -1,7 +1,7 @@
 //! What an operator asks a process: is it ready, and what does it count.
 //!
 //! * `GET /ready`: 200 once every target that a channel is open to, and every listener, has a valid configuration;
-//!   503 with what is missing before, and again while the mesh drains
+//!   503 with what is missing before, and again from the beginning of a shutdown on
 //! * `GET /metrics`: Prometheus text, for scrapers
 //! * `GET /unapplied`: fields of the configuration in use that have no effect here, a line each
 //!
@@ -68,7 +68,7 @@ impl Admin {
     /// # Errors
     /// When the socket is not on loopback and that was not allowed.
     pub async fn serve(self, tcp: TcpListener) -> Result<(), Error> {
-        let address = tcp.local_addr().map_err(|error| Error::setup(error.to_string()))?;
+        let address = tcp.local_addr().map_err(Error::setup_failed)?;
         if !self.anywhere && !address.ip().is_loopback() {
             return Err(Error::setup(format!(
                 "the admin endpoint is bound to {address}: bind it to loopback, or say allow_any_address()"

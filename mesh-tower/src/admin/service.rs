@@ -54,7 +54,16 @@ impl Endpoints {
         ];
         let text =
             |(name, help, value)| format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
-        gauges.map(text).concat()
+        gauges.map(text).concat() + &self.refused_connections()
+    }
+
+    fn refused_connections(&self) -> String {
+        let (name, help) = (names::CONNECTIONS_REFUSED, names::CONNECTIONS_REFUSED_HELP);
+        let mut text = format!("# HELP {name} {help}\n# TYPE {name} counter\n");
+        for (reason, count) in self.mesh.refused_connections() {
+            text.push_str(&format!("{name}{{reason=\"{reason}\"}} {count}\n"));
+        }
+        text
     }
 
     fn unapplied(&self) -> String {
@@ -71,8 +80,8 @@ impl Endpoints {
     }
 
     async fn ready(&self) -> Response<Body> {
-        if self.mesh.is_draining() {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "draining");
+        if let Some(what) = self.mesh.leaving() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, what);
         }
         let waiting = self.mesh.listeners_not_ready();
         if waiting > 0 {

@@ -65,7 +65,7 @@ async fn resolve(host: String, port: u16, name: Arc<str>, cell: Arc<SnapshotCell
             Err(failure) => {
                 tracing::warn!(%failure, "the name cannot be resolved");
                 if known.is_empty() {
-                    let why = ConfigProblem::Unreachable(failure.to_string().into());
+                    let why = ConfigProblem::Unresolved(format!("it cannot be resolved: {failure}").into());
                     cell.publish(Resolution::Failed(error(&name, why)));
                 }
                 tokio::time::sleep(RETRY).await;

@@ -1,10 +1,10 @@
 //! The client side: the channel, and the layers of its stack, one per directory.
 //!
-//! [`stack`] composes them and documents their order. Between layers travel typed requests ([`request`]), so that an
-//! order that makes no sense does not compile: balancing takes an [`request::Attempt`], which only retrying makes, out
-//! of a [`request::Routed`], which only routing makes.
+//! `stack` composes them and documents their order. Between layers travel typed requests (`request`), so that an
+//! order that makes no sense does not compile: balancing takes an `request::Attempt`, which only retrying makes, out
+//! of a `request::Routed`, which only routing makes.
 //!
-//! Deviation from Tower inside the stack: layers implement [`service::Service`], which is called by shared reference
+//! Deviation from Tower inside the stack: layers implement `service::Service`, which is called by shared reference
 //! and lends its request. A call then clones no layer, boxes one future, and keeps one copy of the request however
 //! many layers there are. At its edge the channel is a Tower service like any other.
 

@@ -3,10 +3,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::uri::Authority;
 use http::{Request, Response};
 use mesh_core::breaker::Permit;
 use mesh_core::config::endpoints::EndpointExtra;
@@ -18,12 +17,15 @@ use mesh_core::retry::Untouched;
 use mesh_core::route::RouteEntry;
 use mesh_core::snapshot::ConfigSource;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
+use super::channel::target::TargetAuthority;
 use super::outlier::{Observation, outcome_of};
 use super::pin::{PinnedCluster, PinnedSnapshot};
 use super::service::Stage;
 use crate::body::Body;
+use crate::local_reply::LocalReplies;
 use crate::runtime::endpoint::{EndpointRuntime, InFlight};
 use crate::telemetry::Telemetry;
 use crate::telemetry::span::ActiveSpan;
@@ -31,11 +33,22 @@ use crate::telemetry::span::ActiveSpan;
 /// What all calls of one mesh share.
 pub(crate) struct Shared {
     pub(crate) telemetry: Telemetry,
+    pub(crate) replies: Arc<LocalReplies>,
     pub(crate) runtime: Handle,
     /// No further calls.
     pub(crate) shut_down: AtomicBool,
+    pub(crate) calls: Calls,
     /// Kept open as long as there is a channel, whatever becomes of the `Mesh` that opened it.
     pub(crate) _source: Arc<dyn ConfigSource>,
+}
+
+/// Counts the calls of one mesh, for its shutdown.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    in_flight: AtomicUsize,
+    /// Somebody waits for the last one to end.
+    awaited: AtomicBool,
+    ended: Notify,
 }
 
 /// One request from the application, what becomes known of it on its way, and in the end the body of its response:
@@ -45,8 +58,12 @@ pub(crate) struct Call {
     pub(crate) request: Request<Body>,
     pub(crate) exchange: Exchange,
     pub(crate) kind: RequestKind,
+    /// The request came with a `host` header.
+    pub(crate) has_host: bool,
+    /// The request came with a `traceparent` header.
+    pub(crate) has_traceparent: bool,
     /// The target's authority, for requests that name none.
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) authority: Arc<TargetAuthority>,
     pub(crate) arrived: Instant,
     /// The caller's own timeout.
     pub(crate) timeout: Option<Duration>,
@@ -148,7 +165,7 @@ pub(crate) struct Held {
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) observation: Option<Observation>,
     /// The span of the attempt, where it is recorded.
-    pub(crate) span: Option<ActiveSpan>,
+    pub(crate) span: Option<Box<ActiveSpan>>,
 }
 
 /// An attempt that has no response.
@@ -214,6 +231,33 @@ impl Stage for PickedStage {
     type Error = AttemptError;
 }
 
+// === impl Calls ===
+
+impl Calls {
+    pub(crate) fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        // Sequentially consistent, as in `all_ended`: either sees the other's.
+        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.awaited.load(Ordering::SeqCst) {
+            self.ended.notify_waiters();
+        }
+    }
+
+    /// Waits until no call is in flight. Cancel safe.
+    pub(crate) async fn all_ended(&self) {
+        self.awaited.store(true, Ordering::SeqCst);
+        loop {
+            let ended = self.ended.notified();
+            if self.in_flight.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("telemetry", &self.telemetry).finish_non_exhaustive()
@@ -230,7 +274,7 @@ impl Facts {
     }
 
     /// Ends the span of an attempt, if it has one.
-    pub(crate) fn end_attempt(&self, span: Option<ActiveSpan>, outcome: Outcome) {
+    pub(crate) fn end_attempt(&self, span: Option<Box<ActiveSpan>>, outcome: Outcome) {
         if let Some(mut span) = span {
             let nowhere: &dyn fmt::Display = &"";
             span.end_attempt(outcome, self.upstream.as_ref().map_or(nowhere, |endpoint| endpoint.address()));
@@ -241,13 +285,22 @@ impl Facts {
 // === impl Exchange ===
 
 impl Exchange {
-    /// The request, to be sent. A response stays.
-    pub(crate) fn take_request(&mut self) -> Option<Request<Body>> {
+    /// Hands over the request, if there is one. A response stays.
+    #[inline]
+    pub(crate) fn send<R>(&mut self, send: impl FnOnce(Request<Body>) -> R) -> Option<R> {
+        // From one place to the other: requests are large.
+        match std::mem::take(self) {
+            Self::Request(request) => Some(send(request)),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    pub(crate) fn request(&self) -> Option<&Request<Body>> {
         match self {
-            Self::Request(_) => match std::mem::take(self) {
-                Self::Request(request) => Some(request),
-                Self::Nothing | Self::Response(_) => None,
-            },
+            Self::Request(request) => Some(request),
             Self::Nothing | Self::Response(_) => None,
         }
     }
@@ -288,5 +341,27 @@ impl Exchange {
 impl From<Rejection> for AttemptError {
     fn from(rejection: Rejection) -> Self {
         Self { rejection, untouched: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_the_last_call_wakes_who_waits_for_it() {
+        let calls = Calls::default();
+        assert_ready!(task::spawn(calls.all_ended()).poll());
+        calls.begin();
+        calls.begin();
+        let mut ended = task::spawn(calls.all_ended());
+        assert_pending!(ended.poll());
+        calls.end();
+        assert!(!ended.is_woken());
+        calls.end();
+        assert!(ended.is_woken());
+        assert_ready!(ended.poll());
     }
 }

@@ -12,6 +12,7 @@ use axum::serve::{IncomingStream, Listener};
 use http::StatusCode;
 use http::request::Parts;
 
+use crate::error::Error;
 use crate::server::Peer;
 use crate::transport::listen::{MeshIo, MeshListener};
 
@@ -60,6 +61,16 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Peer {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
         Ok(Self::of(&parts.extensions).cloned())
+    }
+}
+
+/// The response that a [`MeshChannel`](crate::MeshChannel) gives in its place: a status and a short text, and the error in
+/// the extensions. A request that could not be built, and a mesh that cannot be used, is 500.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = (self.http_status(), self.public_text()).into_response();
+        response.extensions_mut().insert(self);
+        response
     }
 }
 

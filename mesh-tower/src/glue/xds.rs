@@ -39,7 +39,7 @@ impl Mesh {
     /// # Errors
     /// Where the environment names no valid bootstrap, and outside a Tokio runtime.
     pub async fn from_bootstrap_env() -> Result<Self, Error> {
-        MeshBuilder::from_bootstrap(Bootstrap::from_env().map_err(invalid)?)?.build()
+        MeshBuilder::from_bootstrap(Bootstrap::from_env().map_err(Error::setup_failed)?)?.build()
     }
 
     /// A mesh configured by the control plane that a bootstrap file names.
@@ -47,7 +47,7 @@ impl Mesh {
     /// # Errors
     /// As [`Mesh::from_bootstrap_env`].
     pub async fn from_bootstrap_file(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        MeshBuilder::from_bootstrap(Bootstrap::from_file(path).map_err(invalid)?)?.build()
+        MeshBuilder::from_bootstrap(Bootstrap::from_file(path).map_err(Error::setup_failed)?)?.build()
     }
 
     /// A mesh configured by the control plane that a bootstrap text names.
@@ -55,7 +55,7 @@ impl Mesh {
     /// # Errors
     /// As [`Mesh::from_bootstrap_env`].
     pub async fn from_bootstrap_json(json: &str) -> Result<Self, Error> {
-        MeshBuilder::from_bootstrap(json.parse::<Bootstrap>().map_err(invalid)?)?.build()
+        MeshBuilder::from_bootstrap(json.parse::<Bootstrap>().map_err(Error::setup_failed)?)?.build()
     }
 
     /// A mesh configured by a YAML or JSON file of xDS resources, which is read again when it changes.
@@ -97,7 +97,7 @@ impl MeshBuilder {
         source: impl FnOnce(XdsSourceBuilder) -> XdsSourceBuilder,
     ) -> Result<Self, Error> {
         let runtime = current()?;
-        let crypto = CryptoBackend::Auto.provider().map_err(|error| Error::setup(error.to_string()))?;
+        let crypto = CryptoBackend::Auto.provider().map_err(Error::setup_failed)?;
         let mut providers = CertificateProviders::new();
         for (name, provider) in bootstrap.certificate_providers() {
             providers = add(providers, name, provider, &crypto, &runtime);
@@ -116,7 +116,7 @@ impl MeshBuilder {
     ) -> Result<Self, Error> {
         let runtime = current()?;
         let rules = Rules { certificate_providers: providers.names().cloned().collect() };
-        let mut source = StaticSource::from_file(path, rules).map_err(invalid)?;
+        let mut source = StaticSource::from_file(path, rules).map_err(Error::setup_failed)?;
         source.watch(RELOAD, &runtime);
         Ok(Self::new(Arc::new(source)).certificate_providers(providers))
     }
@@ -147,8 +147,4 @@ fn add(
 fn current() -> Result<Handle, Error> {
     Handle::try_current()
         .map_err(|_| Error::setup("a mesh is built within a Tokio runtime: call this from async code"))
-}
-
-fn invalid(error: impl std::error::Error) -> Error {
-    Error::setup(error.to_string())
 }

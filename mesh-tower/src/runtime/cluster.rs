@@ -31,7 +31,7 @@ use super::rng::ThreadRng;
 use super::roster::{self, Change, Roster};
 use crate::tls::client::ClientTls;
 use crate::transport::connect::ConnectionKey;
-use crate::transport::h2::KeepAlive;
+use crate::transport::error::ConnectError;
 use crate::transport::pool::{ConnectionPermit, ConnectionPermits, EndpointPool, PoolSettings};
 use crate::transport::task::Task;
 
@@ -112,6 +112,7 @@ impl ClusterRuntime {
             driver: OnceLock::new(),
             runtime: runtime.clone(),
         });
+        runtime.telemetry().cluster_in_use(&this.name);
         let span = tracing::debug_span!(parent: None, "mesh.cluster", cluster = %this.name);
         let follow = follow(Arc::downgrade(&this), this.wake.clone());
         // The only place that sets it.
@@ -198,7 +199,7 @@ impl ClusterRuntime {
     }
 
     /// Why connections fail, one endpoint standing for all.
-    pub(crate) fn last_error(&self) -> Option<String> {
+    pub(crate) fn last_error(&self) -> Option<ConnectError> {
         self.table().endpoints.iter().find_map(|slot| slot.runtime.last_error())
     }
 
@@ -284,18 +285,14 @@ impl ClusterRuntime {
     }
 
     fn pool_settings(self: &Arc<Self>, config: &ClusterConfig) -> PoolSettings {
-        let mut settings = PoolSettings::new(self.runtime.connector().clone());
-        settings.connect_timeout = config.connect_timeout;
-        settings.http2.keepalive = config.keepalive.map(|keepalive| KeepAlive {
-            interval: keepalive.interval,
-            timeout: keepalive.timeout,
-            while_idle: false,
-        });
-        if let Some(most) = config.limits.max_connections_per_endpoint {
-            settings.max_connections = most.get() as usize;
-        }
+        let mut settings = PoolSettings::new(self.runtime.connector().clone()).with_cluster(config);
         // The cluster's own limit is applied to each request that would wait, from its pinned configuration.
         settings.max_waiting = usize::MAX;
+        settings.budget = self.runtime.budget().clone();
+        #[cfg(feature = "http1")]
+        {
+            settings.http1.repeat_safe_requests = self.runtime.repeat_safe_requests();
+        }
         settings.permits = Some(Arc::new(ConnectionBudget { cluster: Arc::downgrade(self) }));
         let wake = self.wake.clone();
         settings.on_change = Some(Arc::new(move || wake.notify_one()));
@@ -394,6 +391,14 @@ impl Keys {
 
     fn is_same(&self, other: &Self) -> bool {
         self.grpc.is_same(&other.grpc) && self.http.is_same(&other.http)
+    }
+}
+
+// === impl ClusterRuntime ===
+
+impl Drop for ClusterRuntime {
+    fn drop(&mut self) {
+        self.runtime.telemetry().cluster_gone(&self.name);
     }
 }
 

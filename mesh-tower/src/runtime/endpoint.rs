@@ -13,7 +13,7 @@ use mesh_core::outcome::Outcome;
 
 use crate::body::Body;
 use crate::transport::connect::ConnectionKey;
-use crate::transport::error::SendError;
+use crate::transport::error::{ConnectError, SendError};
 use crate::transport::pool::{ConnectivityState, EndpointPool};
 
 /// Answers requests in the place of connections: memory instead of sockets, for tests and benchmarks of a whole
@@ -103,10 +103,18 @@ impl EndpointRuntime {
         }
     }
 
-    /// Why no connection could be had, where that is so.
-    pub(crate) fn last_error(&self) -> Option<String> {
+    /// Whether a call that has nowhere else to go may try this endpoint, although it failed.
+    pub(crate) fn may_be_back(&self, key: &ConnectionKey) -> bool {
         match &self.link {
-            Link::Pool(pool) => pool.last_error().map(|error| error.to_string()),
+            Link::Pool(pool) => pool.may_be_back(key),
+            Link::InProcess(_) => false,
+        }
+    }
+
+    /// Why no connection could be had, where that is so.
+    pub(crate) fn last_error(&self) -> Option<ConnectError> {
+        match &self.link {
+            Link::Pool(pool) => pool.last_error(),
             Link::InProcess(_) => None,
         }
     }

@@ -14,18 +14,31 @@ use tokio::runtime::Handle;
 
 use super::cluster::{ClusterRuntime, Keys};
 use super::endpoint::Upstream;
+use crate::telemetry::Telemetry;
 use crate::tls::TlsRuntime;
 use crate::transport::connect::Connector;
+use crate::transport::h2::guard::ReceiveBudget;
 
 /// What all clusters of one `Mesh` share.
 pub(crate) struct Runtime {
-    handle: Handle,
-    connector: Arc<dyn Connector>,
-    upstream: Option<Arc<dyn Upstream>>,
-    tls: Arc<TlsRuntime>,
+    shared: Shared,
     /// Dead entries are swept before the table grows, so it is bounded by what has been in use at the same time.
     clusters: Mutex<Clusters>,
     generations: AtomicU64,
+}
+
+/// What a [`Runtime`] is made of.
+pub(crate) struct Shared {
+    pub(crate) handle: Handle,
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) upstream: Option<Arc<dyn Upstream>>,
+    pub(crate) tls: Arc<TlsRuntime>,
+    /// What unread responses, and on servers unread requests, may cost.
+    pub(crate) budget: Arc<ReceiveBudget>,
+    #[cfg(feature = "http1")]
+    pub(crate) repeat_safe_requests: bool,
+    /// Told which clusters are in use.
+    pub(crate) telemetry: Telemetry,
 }
 
 /// When a snapshot was pinned: of two configurations of a cluster, the one of the later snapshot stays.
@@ -38,37 +51,39 @@ type Clusters = HashMap<Arc<str>, Weak<ClusterRuntime>>;
 // === impl Runtime ===
 
 impl Runtime {
-    pub(crate) fn new(
-        handle: Handle,
-        connector: Arc<dyn Connector>,
-        upstream: Option<Arc<dyn Upstream>>,
-        tls: Arc<TlsRuntime>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            handle,
-            connector,
-            upstream,
-            tls,
-            clusters: Mutex::default(),
-            generations: AtomicU64::new(1),
-        })
+    pub(crate) fn new(shared: Shared) -> Arc<Self> {
+        Arc::new(Self { shared, clusters: Mutex::default(), generations: AtomicU64::new(1) })
     }
 
     pub(crate) fn handle(&self) -> &Handle {
-        &self.handle
+        &self.shared.handle
     }
 
     pub(crate) fn connector(&self) -> &Arc<dyn Connector> {
-        &self.connector
+        &self.shared.connector
+    }
+
+    pub(crate) fn budget(&self) -> &Arc<ReceiveBudget> {
+        &self.shared.budget
+    }
+
+    /// Whether HTTP/1.1 may repeat what a reused connection took along.
+    #[cfg(feature = "http1")]
+    pub(crate) fn repeat_safe_requests(&self) -> bool {
+        self.shared.repeat_safe_requests
+    }
+
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        &self.shared.telemetry
     }
 
     pub(crate) fn upstream(&self) -> Option<&Arc<dyn Upstream>> {
-        self.upstream.as_ref()
+        self.shared.upstream.as_ref()
     }
 
     /// The connection keys of a cluster.
     pub(crate) fn keys(&self, config: &ClusterConfig) -> Keys {
-        Keys::new(config, config.tls.as_ref().map(|value| self.tls.client(value)))
+        Keys::new(config, config.tls.as_ref().map(|value| self.shared.tls.client(value)))
     }
 
     /// A generation later than all before.

@@ -3,6 +3,8 @@
 //! Place in the stack: last before the application. Covers the response to its last byte: before the head a local
 //! reply, after it a trailers frame with DEADLINE_EXCEEDED (gRPC) or the end of the stream (other HTTP).
 //!
+//! Where the listener asks for a [pace](super::pace), it is kept by the same timer.
+//!
 //! A timer is armed only once the application has made the request wait.
 
 use std::future::Future;
@@ -15,47 +17,61 @@ use mesh_core::error::{Reason, Rejection};
 use mesh_core::request::{RequestHead, RequestKind};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::survey::Survey;
+use super::pace::Pace;
+use crate::header_scan::HeaderScan;
 
 /// When a request must be over, and its timer.
 #[derive(Debug)]
 pub(crate) struct Deadline {
-    at: Instant,
-    bound: Reason,
+    end: Option<(Instant, Reason)>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// The deadline of a request that arrived `now`; none if nothing bounds it.
 pub(super) fn of(
     head: &RequestHead<'_>,
-    survey: &Survey,
+    scan: &HeaderScan,
     listener: Option<Duration>,
+    is_paced: bool,
     now: Instant,
 ) -> Option<Deadline> {
     let caller = match head.kind {
-        RequestKind::Grpc if survey.grpc_timeout => caller_timeout(head.headers),
+        RequestKind::Grpc if scan.grpc_timeout => caller_timeout(head.headers),
         RequestKind::Grpc | RequestKind::Http => None,
     };
     if caller.is_none() && listener.is_none() {
-        return None;
+        return is_paced.then_some(Deadline { end: None, timer: None });
     }
     let bounds =
         Bounds { kind: head.kind, arrived: now.into_std(), caller, inherited: None, route: None, listener };
-    effective(&bounds).map(|d| Deadline { at: Instant::from_std(d.at), bound: d.bound, timer: None })
+    let end = effective(&bounds).map(|d| (Instant::from_std(d.at), d.bound));
+    (end.is_some() || is_paced).then_some(Deadline { end, timer: None })
 }
 
 // === impl Deadline ===
 
 impl Deadline {
-    /// When.
-    pub(crate) fn at(&self) -> Instant {
-        self.at
+    /// When the request must be over, whatever happens.
+    pub(crate) fn at(&self) -> Option<Instant> {
+        self.end.map(|(at, _)| at)
     }
 
     /// Ready when the time is up. Call it after the work was polled and is pending.
-    pub(crate) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Rejection> {
-        let at = self.at;
-        ready!(self.timer.get_or_insert_with(|| Box::pin(sleep_until(at))).as_mut().poll(cx));
-        Poll::Ready(Rejection::new(self.bound))
+    pub(crate) fn poll_expired(&mut self, pace: Option<&Pace>, cx: &mut Context<'_>) -> Poll<Rejection> {
+        loop {
+            let paced = pace.and_then(|pace| pace.due(Instant::now(), cx));
+            let Some((at, bound)) = self.end.into_iter().chain(paced).min_by_key(|(at, _)| *at) else {
+                return Poll::Pending;
+            };
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            // A timer that is early is left alone: when it rings, the time is looked at again.
+            if at < timer.deadline() || (timer.is_elapsed() && timer.deadline() < at) {
+                timer.as_mut().reset(at);
+            }
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= at {
+                return Poll::Ready(Rejection::new(bound));
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::Frame;
 use mesh_core::error::Rejection;
 use mesh_core::outcome::{GrpcCode, ResponseFlags};
-use mesh_core::request::{RequestHead, RequestKind};
+use mesh_core::request::{RequestHead, RequestKind, Target};
 use mesh_core::route::RouteEntry;
 use mesh_core::telemetry::event::{Reporter, RequestEvent};
 use tokio::time::Instant;
@@ -20,18 +20,21 @@ use tokio::time::Instant;
 use super::chain::Routing;
 use super::concurrency::Permit;
 use super::deadline::Deadline;
-use super::peer::Peer;
-use super::survey::Survey;
+use super::pace::Pace;
+use super::peer::AcceptedPeer;
 use crate::context::MeshContext;
+use crate::header_scan::HeaderScan;
 use crate::local_reply::GRPC_STATUS;
 use crate::telemetry::span::ActiveSpan;
 
 /// A request as it arrived, and what was decided about it.
 pub(crate) struct Exchange {
-    pub(crate) peer: Peer,
+    pub(crate) peer: AcceptedPeer,
     pub(crate) kind: RequestKind,
     pub(crate) routing: Option<Arc<Routing>>,
     pub(crate) route: Option<Arc<RouteEntry>>,
+    /// Where the listener asks for one.
+    pub(super) pace: Option<Box<Pace>>,
     pub(super) method: Method,
     pub(super) uri: Uri,
     host: Option<HeaderValue>,
@@ -56,21 +59,27 @@ pub(crate) struct Report {
 // === impl Exchange ===
 
 impl Exchange {
-    pub(super) fn new<B>(peer: Peer, request: &Request<B>, survey: &Survey, arrived: Instant) -> Self {
-        peer.connection().activity.request_began();
-        let is_hosted = survey.hosts > 0 && request.uri().authority().is_none();
+    pub(super) fn new<B>(
+        peer: AcceptedPeer,
+        request: &Request<B>,
+        scan: &HeaderScan,
+        arrived: Instant,
+    ) -> Self {
+        peer.connection().request_began();
+        let is_hosted = scan.hosts > 0 && request.uri().authority().is_none();
         Self {
             peer,
-            kind: survey.kind,
+            kind: scan.kind,
             routing: None,
             route: None,
+            pace: None,
             method: request.method().clone(),
             uri: request.uri().clone(),
             // Beside an authority there is none any more.
             host: is_hosted.then(|| request.headers().get(HOST).cloned()).flatten(),
             version: request.version(),
             arrived,
-            request_bytes: AtomicU64::new(survey.bytes),
+            request_bytes: AtomicU64::new(scan.bytes),
         }
     }
 
@@ -81,10 +90,15 @@ impl Exchange {
             method: &self.method,
             scheme,
             authority: self.authority(),
-            path_and_query: self.uri.path_and_query().map_or("", |path| path.as_str()),
+            target: self.uri.path_and_query().map_or_else(|| Target::new(""), Target::of),
             headers,
             kind: self.kind,
+            trusts_forwarded_for: self.peer.connection().chain.config().http.serving.trusts_forwarded_for,
         }
+    }
+
+    pub(crate) fn pace(&self) -> Option<&Pace> {
+        self.pace.as_deref()
     }
 
     /// Bytes of the request's body that were read.
@@ -123,7 +137,7 @@ impl Report {
     pub(crate) fn context(&self, deadline: Option<&Deadline>) -> MeshContext {
         MeshContext {
             trace: self.span.as_ref().map(|span| span.context().clone()),
-            deadline: deadline.map(Deadline::at),
+            deadline: deadline.and_then(Deadline::at),
         }
     }
 
@@ -134,6 +148,15 @@ impl Report {
         if self.exchange.kind == RequestKind::Grpc {
             self.grpc = Some(rejection.reason().grpc_code());
         }
+        if let Some(pace) = self.exchange.pace() {
+            pace.cut(rejection.reason());
+        }
+    }
+
+    /// What is left of the request stands in the way of another one on the same connection.
+    pub(crate) fn is_in_the_way(&self) -> bool {
+        let is_received = self.exchange.pace().is_none_or(Pace::is_received);
+        self.exchange.version < Version::HTTP_2 && !is_received
     }
 
     /// The application's service failed: its connection is reset by whoever called us.
@@ -146,6 +169,7 @@ impl Report {
     pub(crate) fn head<B>(&mut self, response: &Response<B>) {
         self.status = response.status().as_u16();
         self.headers(response.headers());
+        self.passed_on();
     }
 
     /// A frame of the response is on its way.
@@ -156,6 +180,7 @@ impl Report {
             self.headers(trailers);
             self.complete = true;
         }
+        self.passed_on();
     }
 
     /// Nothing follows: the end is the application's, not the caller's.
@@ -182,6 +207,12 @@ impl Report {
             && self.exchange.kind == RequestKind::Grpc
         {
             self.grpc = Some(GrpcCode::parse(status.as_bytes()));
+        }
+    }
+
+    fn passed_on(&self) {
+        if let Some(pace) = self.exchange.pace() {
+            pace.answered(Instant::now());
         }
     }
 
@@ -226,7 +257,13 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
-        if !self.complete {
+        if !self.complete && self.exchange.peer.connection().holding.is_told() {
+            self.flags = self.flags.union(ResponseFlags::OVERLOAD_MANAGER);
+            self.details = "gave_way";
+            if self.exchange.kind == RequestKind::Grpc {
+                self.grpc.get_or_insert(GrpcCode::UNAVAILABLE);
+            }
+        } else if !self.complete {
             self.flags = self.flags.union(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
             self.details = "downstream_remote_disconnect";
             if self.exchange.kind == RequestKind::Grpc {
@@ -237,11 +274,14 @@ impl Drop for Report {
         self.tell(now);
         // After telling, so that whoever waits for no request in flight finds every one told of.
         self.permit = None;
-        self.exchange.peer.connection().activity.request_ended(now);
+        self.exchange.peer.connection().request_ended(now);
+        if let Some(pace) = self.exchange.pace() {
+            pace.over();
+        }
     }
 }
 
-fn principal(peer: &Peer) -> Option<&str> {
+fn principal(peer: &AcceptedPeer) -> Option<&str> {
     let certificate = peer.certificate()?;
     certificate.spiffe.as_ref().map(|id| id.as_str()).or_else(|| certificate.uris.first().map(|uri| &**uri))
 }

@@ -2,7 +2,7 @@
 //!
 //! A connection is accepted ([`transport::listen`](crate::transport::listen)), belongs to a filter chain
 //! ([`chain`](mesh_core::chain)), shakes hands, becomes a [`Peer`], passes the network filters, and only then speaks
-//! HTTP ([`transport::serve`](crate::transport::serve)). Each of its requests goes through [`stack`], whose text is the
+//! HTTP (`transport::serve`). Each of its requests goes through `stack`, whose text is the
 //! order of the steps, to the application. Behind somebody else's server [`ServerLayer`] is that same stack.
 
 mod activity;
@@ -10,13 +10,16 @@ pub(crate) mod chain;
 pub(crate) mod concurrency;
 mod deadline;
 pub(crate) mod exchange;
+pub(crate) mod form;
 pub mod layer;
 mod limits;
+pub(crate) mod pace;
 pub(crate) mod peer;
 pub(crate) mod rbac;
+pub(crate) mod refused;
 mod route;
+pub(crate) mod shares;
 pub(crate) mod stack;
-mod survey;
 #[cfg(test)]
 pub(crate) mod testing;
 mod trace;
@@ -31,16 +34,20 @@ use mesh_core::rng::Xoshiro;
 use mesh_core::snapshot::ConfigSource;
 use tokio::runtime::Handle;
 
-pub(crate) use self::activity::Activity;
 use self::concurrency::Permits;
 pub use self::layer::{ServerLayer, ServerService};
 pub(crate) use self::limits::ConnectionLimits;
 pub use self::limits::ServerLimits;
-pub(crate) use self::peer::Connection;
 pub use self::peer::Peer;
+pub(crate) use self::peer::{AcceptedPeer, Connection};
+use self::refused::Refused;
+use self::shares::Shares;
+pub(crate) use self::untrusted::is_untrusted;
 use crate::drain::Drain;
+use crate::local_reply::LocalReplies;
 use crate::telemetry::Telemetry;
 use crate::tls::TlsRuntime;
+use crate::transport::h2::guard::ReceiveBudget;
 
 /// What all servers of one mesh share.
 pub(crate) struct ServerRuntime {
@@ -49,11 +56,18 @@ pub(crate) struct ServerRuntime {
     pub(crate) telemetry: Telemetry,
     pub(crate) drain: Arc<Drain>,
     pub(crate) limits: ServerLimits,
+    pub(crate) replies: Arc<LocalReplies>,
+    /// What unread request bodies may cost.
+    pub(crate) budget: Arc<ReceiveBudget>,
     pub(crate) runtime: Handle,
     /// Requests in flight.
     pub(crate) requests: Permits,
+    /// Who has them.
+    pub(crate) shares: Shares,
     /// Open connections.
     pub(crate) connections: Permits,
+    /// Who is not let in.
+    pub(crate) refused: Refused,
     /// Listeners that have no valid configuration.
     pub(crate) not_ready: Permits,
     /// Whether a [`ServerLayer`] was taken: without one, a listener with HTTP policy must not be served elsewhere.
@@ -69,6 +83,8 @@ pub(crate) struct ServerParts {
     pub(crate) telemetry: Telemetry,
     pub(crate) drain: Arc<Drain>,
     pub(crate) limits: ServerLimits,
+    pub(crate) replies: Arc<LocalReplies>,
+    pub(crate) budget: Arc<ReceiveBudget>,
     pub(crate) runtime: Handle,
 }
 
@@ -76,15 +92,19 @@ pub(crate) struct ServerParts {
 
 impl ServerRuntime {
     pub(crate) fn new(parts: ServerParts) -> Arc<Self> {
-        let ServerParts { source, tls, telemetry, drain, limits, runtime } = parts;
+        let ServerParts { source, tls, telemetry, drain, limits, replies, budget, runtime } = parts;
         Arc::new(Self {
             source,
             tls,
             telemetry,
             drain,
+            replies,
+            budget,
             runtime,
             requests: Permits::new(limits.requests),
+            shares: Shares::new(&limits),
             connections: Permits::new(limits.connections),
+            refused: Refused::default(),
             limits,
             not_ready: Permits::new(usize::MAX),
             layered: AtomicBool::new(false),

@@ -20,10 +20,15 @@ pub(crate) fn find(
     head: &RequestHead<'_>,
     rng: &mut impl Rng,
 ) -> Result<Arc<RouteEntry>, Rejection> {
-    let table = routing
-        .routes
-        .as_ref()
-        .map_err(|error| Rejection::new(Reason::NoConfiguration).with_detail(error.to_string()))?;
+    let table = routing.routes.as_ref().map_err(|error| {
+        Rejection::new(Reason::NoConfiguration)
+            .with_detail(error.to_string())
+            .with_source(Arc::new(error.clone()))
+    })?;
+    // As in Envoy, no route matches `*`, whatever it says of paths.
+    if head.target.as_str() == "*" {
+        return Err(Rejection::new(Reason::NoRoute).with_detail("no route matches `*`"));
+    }
     match table.decide(head, rng) {
         Ok(decision) => Ok(decision.route),
         Err(no_route) => Err(Rejection::new(Reason::NoRoute).with_detail(no_route.to_string())),
@@ -35,8 +40,9 @@ pub(crate) fn servable(found: Result<Arc<RouteEntry>, Rejection>) -> Result<Arc<
     let route = found?;
     match &route.action {
         RouteAction::NonForwarding => Ok(route),
-        RouteAction::Forward(_) | RouteAction::DirectResponse { .. } | RouteAction::Unsupported => {
+        RouteAction::Forward(_) | RouteAction::DirectResponse { .. } => {
             Err(Rejection::new(Reason::UnsupportedAction).with_detail(route.name.clone()))
         }
+        RouteAction::Unsupported(what) => Err(Rejection::new(Reason::UnimplementedAction).with_detail(*what)),
     }
 }

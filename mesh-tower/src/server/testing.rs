@@ -10,11 +10,13 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use mesh_core::chain::Ends;
 use mesh_core::config::filter::{FilterConfig, HttpFilter};
 use mesh_core::config::listener::{
     ChainMatch, FilterChain, HttpConfig, ListenerConfig, RouteSource, ServerListener,
 };
 use mesh_core::config::route::{RouteAction, RouteConfig};
+use mesh_core::identity;
 use mesh_core::outcome::GrpcCode;
 use mesh_core::rbac::RbacConfig;
 use mesh_core::route::RouteTable;
@@ -28,7 +30,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use super::{ServerLimits, ServerParts, ServerRuntime};
+use super::chain::Chains;
+use super::{AcceptedPeer, Connection, ServerLimits, ServerParts, ServerRuntime};
 use crate::drain::Drain;
 use crate::telemetry::{Telemetry, Tracing};
 use crate::tls::TlsRuntime;
@@ -76,6 +79,8 @@ impl World {
         let config = SnapshotCell::new(Resolution::Pending(error(ConfigProblem::Pending)));
         let events = Arc::new(Events::default());
         let server = ServerRuntime::new(ServerParts {
+            replies: Arc::default(),
+            budget: Default::default(),
             source: Arc::new(OneCell(config.clone())),
             tls,
             telemetry: Telemetry::new(vec![events.clone()], Tracing::default()),
@@ -108,6 +113,19 @@ impl World {
     /// The same configuration for a whole mesh.
     pub(crate) fn source(&self) -> impl ConfigSource + use<> {
         OneCell(self.config.clone())
+    }
+
+    /// A peer at `remote`, under this chain, without a socket.
+    pub(crate) fn peer(&self, chain: &FilterChain, remote: &str) -> AcceptedPeer {
+        let local = "10.0.0.2:80".parse().unwrap();
+        self.publish(1, local, vec![chain.clone()]);
+        let resolution = self.config.load();
+        let Resolution::Ready(snapshot) = &*resolution else { panic!("published above") };
+        let chains = Chains::of(snapshot, None, None).unwrap();
+        let ends = Ends { local, remote: remote.parse().unwrap() };
+        let chain = chains.find(&ends).unwrap().clone();
+        let peer = identity::Peer { remote: Some(ends.remote), local: Some(local), tls: None };
+        AcceptedPeer::new(Connection::new(peer, chain, self.server.clone()))
     }
 
     pub(crate) fn publish_failure(&self, problem: ConfigProblem) {

@@ -7,13 +7,13 @@ use http::HeaderMap;
 use mesh_core::request::RequestKind;
 
 use super::exchange::Exchange;
-use super::survey::Survey;
+use crate::header_scan::HeaderScan;
 use crate::telemetry::propagate::TraceContext;
 use crate::telemetry::span::{ActiveSpan, SpanOf, SpanStart};
 
 /// Begins the span.
-pub(super) fn start(exchange: &Exchange, headers: &HeaderMap, survey: &Survey) -> ActiveSpan {
-    let parent = if survey.traceparent { TraceContext::extract(headers) } else { None };
+pub(super) fn start(exchange: &Exchange, headers: &HeaderMap, scan: &HeaderScan) -> ActiveSpan {
+    let parent = if scan.traceparent { TraceContext::extract(headers) } else { None };
     let start = SpanStart {
         of: SpanOf::Served,
         parent: parent.as_ref(),

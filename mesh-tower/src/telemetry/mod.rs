@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod otel;
 pub mod propagate;
 pub mod span;
+pub(crate) mod throttle;
 
 use std::sync::Arc;
 
@@ -55,6 +56,20 @@ impl Telemetry {
     pub fn record(&self, event: &RequestEvent<'_>) {
         for sink in &*self.sinks {
             sink.record(event);
+        }
+    }
+
+    /// A cluster began to be used.
+    pub(crate) fn cluster_in_use(&self, name: &str) {
+        for sink in &*self.sinks {
+            sink.cluster_in_use(name);
+        }
+    }
+
+    /// A cluster is gone.
+    pub(crate) fn cluster_gone(&self, name: &str) {
+        for sink in &*self.sinks {
+            sink.cluster_gone(name);
         }
     }
 }

@@ -8,6 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_core::rng::Rng;
 use mesh_core::telemetry::event::TraceIds;
 
+use crate::lines;
+
 /// `traceparent`.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `tracestate`.
@@ -19,7 +21,7 @@ pub struct TraceContext {
     /// Trace id, the id of the span that is the parent of what comes next, and the sampled flag.
     pub ids: TraceIds,
     /// Vendors' state, passed on unread.
-    pub state: Option<HeaderValue>,
+    pub state: Option<Box<HeaderValue>>,
 }
 
 // === impl TraceContext ===
@@ -29,7 +31,7 @@ impl TraceContext {
     #[must_use]
     pub fn extract(headers: &HeaderMap) -> Option<Self> {
         let ids = parse(headers.get(&TRACEPARENT)?.as_bytes())?;
-        Some(Self { ids, state: headers.get(&TRACESTATE).cloned() })
+        Some(Self { ids, state: state(headers).map(Box::new) })
     }
 
     /// Writes the context into a request, replacing what is there.
@@ -40,7 +42,7 @@ impl TraceContext {
             headers.insert(TRACEPARENT, value);
         }
         if let Some(state) = &self.state {
-            headers.insert(TRACESTATE, state.clone());
+            headers.insert(TRACESTATE, HeaderValue::clone(state));
         }
     }
 
@@ -54,6 +56,11 @@ impl TraceContext {
     pub fn child(&self, rng: &mut impl Rng) -> Self {
         Self { ids: TraceIds { span: nonzero(rng), ..self.ids }, state: self.state.clone() }
     }
+}
+
+/// The state: lines are one list (RFC 9110 §5.3), and the order of its entries means something.
+fn state(headers: &HeaderMap) -> Option<HeaderValue> {
+    lines::joined(headers, &TRACESTATE, b",").or_else(|| headers.get(&TRACESTATE).cloned())
 }
 
 fn nonzero(rng: &mut impl Rng) -> u64 {
@@ -96,11 +103,17 @@ fn format(ids: TraceIds) -> [u8; 55] {
     text
 }
 
+/// By eight digits at a time: each nibble gets a byte, and each byte its digit.
 fn write_hex(digits: &mut [u8], bytes: &[u8]) {
-    const HEX: [u8; 16] = *b"0123456789abcdef";
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = HEX[usize::from(byte >> 4)];
-        pair[1] = HEX[usize::from(byte & 0xf)];
+    for (digits, bytes) in digits.chunks_exact_mut(8).zip(bytes.chunks_exact(4)) {
+        let four = u64::from(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+        let four = (four << 16 | four) & 0x0000_ffff_0000_ffff;
+        let four = (four << 8 | four) & 0x00ff_00ff_00ff_00ff;
+        let nibbles = (four << 4 | four) & 0x0f0f_0f0f_0f0f_0f0f;
+        // One in each byte that is above nine.
+        let letters = (nibbles + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+        let text = nibbles + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10);
+        digits.copy_from_slice(&text.to_be_bytes());
     }
 }
 
@@ -125,6 +138,25 @@ mod tests {
         let mut out = HeaderMap::new();
         context.inject(&mut out);
         assert_eq!(out, headers);
+    }
+
+    #[test]
+    fn a_state_in_several_lines_is_one() {
+        for (lines, expected) in [
+            (&["a=1"][..], Some("a=1")),
+            (&["a=1", "b=2"], Some("a=1,b=2")),
+            (&["a=1,b=2", "c=3", "d=4"], Some("a=1,b=2,c=3,d=4")),
+            (&[], None),
+        ] {
+            let mut headers = with(VALID);
+            for line in lines {
+                headers.append(TRACESTATE, HeaderValue::from_str(line).unwrap());
+            }
+            let context = TraceContext::extract(&headers).unwrap();
+            context.inject(&mut headers);
+            let passed_on: Vec<_> = headers.get_all(TRACESTATE).iter().collect();
+            assert_eq!(passed_on, expected.into_iter().collect::<Vec<_>>(), "{lines:?}");
+        }
     }
 
     #[test]

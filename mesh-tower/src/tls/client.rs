@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use super::provider::{Identity, Roots};
 use super::san::{check_sans, check_validity};
 use super::verifier::ServerVerifier;
-use super::{TlsError, TlsRuntime};
+use super::{HandshakeFailure, TlsError, TlsRuntime};
 use crate::transport::io::{BoxIo, Io};
 
 const ALPN_H2: &[u8] = b"h2";
@@ -181,5 +181,12 @@ pub(super) fn handshake_error(error: &std::io::Error) -> TlsError {
     {
         return mismatch.clone();
     }
-    TlsError::Handshake(error.to_string().into())
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let failure = HandshakeFailure::new(error);
+    match error.kind() {
+        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof => {
+            TlsError::Interrupted(failure)
+        }
+        _ => TlsError::Handshake(failure),
+    }
 }

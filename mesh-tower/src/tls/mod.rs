@@ -19,6 +19,7 @@ pub(crate) mod testing;
 mod tests;
 mod verifier;
 
+use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use mesh_core::config::security::{DownstreamTls, ProviderInstance, TrustAnchors, UpstreamTls};
@@ -28,8 +29,12 @@ use rustls::crypto::CryptoProvider;
 use self::client::ClientTls;
 use self::provider::{CertificateProviders, Identity, Roots};
 use self::server::ServerTls;
+use crate::cause::{self, Cause};
 
 /// TLS cannot be used, or a handshake failed.
+///
+/// The source of a failed handshake is `rustls::Error`, with the alert that came or went, or an
+/// [`io::Error`](std::io::Error).
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TlsError {
     /// The build has no such crypto backend.
@@ -53,10 +58,20 @@ pub enum TlsError {
     InvalidMaterial(Arc<str>),
     /// The handshake failed; the text names the side that refused.
     #[error("TLS handshake failed: {0}")]
-    Handshake(Arc<str>),
+    Handshake(#[source] HandshakeFailure),
+    /// The connection ended before the handshake did, without a word from either side.
+    #[error("the connection ended within the TLS handshake: {0}")]
+    Interrupted(#[source] HandshakeFailure),
     /// The peer's certificate is good but not of whom we want to talk to.
     #[error("the peer's certificate does not match: {0}")]
     PeerMismatch(Arc<str>),
+}
+
+/// How a handshake failed.
+#[derive(Debug, Clone)]
+pub struct HandshakeFailure {
+    text: Arc<str>,
+    source: Cause,
 }
 
 /// Which implementation of the primitives to use.
@@ -80,6 +95,26 @@ pub struct TlsRuntime {
     system_roots: OnceLock<Result<Arc<Roots>, TlsError>>,
     /// Contexts by value, so that equal configurations share their session caches. Bounded by what is alive.
     clients: Mutex<Vec<Weak<ClientTls>>>,
+}
+
+// === impl HandshakeFailure ===
+
+impl HandshakeFailure {
+    pub(crate) fn new(error: &std::io::Error) -> Self {
+        Self { text: error.to_string().into(), source: cause::of_io(error) }
+    }
+}
+
+impl fmt::Display for HandshakeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for HandshakeFailure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.source)
+    }
 }
 
 // === impl CryptoBackend ===

@@ -1,16 +1,19 @@
 //! The server side of TLS: one context per value of `DownstreamTlsContext`.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use mesh_core::config::security::DownstreamTls;
 use mesh_core::identity::TlsPeer;
-use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::server::{Acceptor, ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{HandshakeKind, ServerConfig};
 use rustls_pki_types::UnixTime;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, LazyConfigAcceptor, StartHandshake};
 
 use super::client::handshake_error;
 use super::provider::{Identity, Roots};
@@ -57,8 +60,32 @@ impl ServerTls {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let acceptor = TlsAcceptor::from(self.config()?);
-        let stream = acceptor.accept(io).await.map_err(|e| handshake_error(&e))?;
+        // Without material nobody need wait for a ClientHello.
+        self.config()?;
+        let answered = self.answer(read_hello(io).await?)?;
+        self.identify(answered.await)
+    }
+
+    /// Answers a ClientHello. That is the most expensive part of a handshake, and none of it waits.
+    ///
+    /// # Errors
+    /// When our certificate or roots are missing.
+    pub(crate) fn answer<T>(&self, hello: StartHandshake<T>) -> Result<Accept<T>, TlsError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        Ok(hello.into_stream(self.config()?))
+    }
+
+    /// Identifies the peer of a handshake that has ended.
+    ///
+    /// # Errors
+    /// When it failed, or the peer is not whom the configuration wants.
+    pub(crate) fn identify<T>(
+        &self,
+        ended: io::Result<TlsStream<T>>,
+    ) -> Result<(TlsStream<T>, TlsPeer), TlsError> {
+        let stream = ended.map_err(|e| handshake_error(&e))?;
         let session = stream.get_ref().1;
         let mut peer = TlsPeer { server_name: session.server_name().map(Into::into), certificate: None };
         if let Some(chain) = session.peer_certificates() {
@@ -113,6 +140,67 @@ impl ServerTls {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
         Ok(config)
+    }
+}
+
+/// Reads a whole ClientHello of at most [`HELLO`] bytes. Needs no key and does no cryptography.
+///
+/// Cancel safe: dropping the future closes `io`.
+///
+/// # Errors
+/// When the connection ends before, or what comes is no ClientHello.
+pub(crate) async fn read_hello<T>(io: T) -> Result<StartHandshake<T>, TlsError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let io = AtMost { io, left: HELLO };
+    let read = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(|e| handshake_error(&e))?;
+    let StartHandshake { accepted, io, .. } = read;
+    Ok(StartHandshake::from_parts(accepted, io.io))
+}
+
+/// Larger than the ClientHello of any client, with a post-quantum key share and a ticket that holds a chain of
+/// certificates; a quarter of what rustls would keep of one that never ends.
+const HELLO: usize = 16 * 1024;
+
+/// A stream of which so many bytes may be read.
+struct AtMost<T> {
+    io: T,
+    left: usize,
+}
+
+// === impl AtMost ===
+
+impl<T: AsyncRead + Unpin> AsyncRead for AtMost<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == 0 {
+            return Poll::Ready(Err(io::Error::other("the ClientHello is too large")));
+        }
+        let room = buf.remaining().min(self.left);
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        buf.advance(read);
+        self.left -= read;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for AtMost<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

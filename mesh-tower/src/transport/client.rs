@@ -15,6 +15,7 @@ use super::h1;
 use super::h2;
 use super::io::BoxIo;
 use super::pool::PoolSettings;
+use super::pool::losses::CallRecord;
 use super::{ConnectionEvents, HttpConnection, Unavailable};
 use crate::body::Body;
 
@@ -64,7 +65,8 @@ impl Client {
         match protocol {
             #[cfg(feature = "http2")]
             UpstreamProtocol::Http2 => {
-                h2::Connection::establish(io, &settings.http2, id, events).await.map(Self::Http2)
+                let budget = settings.budget.clone();
+                h2::Connection::establish(io, &settings.http2, budget, id, events).await.map(Self::Http2)
             }
             #[cfg(feature = "http1")]
             UpstreamProtocol::Http1 | UpstreamProtocol::Auto => {
@@ -98,13 +100,23 @@ impl Client {
         }
     }
 
-    /// Whether the peer ever answered a request on this connection, where that is kept account of.
+    /// What became of its calls, where that is kept account of.
+    pub(super) fn record(&self) -> Option<Arc<CallRecord>> {
+        match self {
+            #[cfg(feature = "http2")]
+            Self::Http2(connection) => Some(connection.record()),
+            #[cfg(feature = "http1")]
+            Self::Http1(_) => None,
+        }
+    }
+
+    /// Whether the peer ever answered a request on this connection.
     pub(super) fn has_served(&self) -> bool {
         match self {
             #[cfg(feature = "http2")]
-            Self::Http2(connection) => connection.has_served(),
+            Self::Http2(connection) => connection.record().has_served(),
             #[cfg(feature = "http1")]
-            Self::Http1(_) => false,
+            Self::Http1(connection) => connection.has_served(),
         }
     }
 
@@ -160,6 +172,7 @@ impl Lease {
     /// # Errors
     /// The error, here and of the future, tells what the peer can have seen, and has the request where nothing of it
     /// was sent.
+    #[inline]
     pub fn start(self, cx: &mut Context<'_>, request: Request<Body>) -> Result<ResponseFuture, SendError> {
         Ok(ResponseFuture(match self.0 {
             #[cfg(feature = "http2")]

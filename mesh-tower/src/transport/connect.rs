@@ -18,6 +18,8 @@ use super::client::Client;
 use super::error::{ConnectError, ConnectFailure};
 use super::io::BoxIo;
 use super::pool::PoolSettings;
+use crate::cause;
+use crate::tls::TlsError;
 use crate::tls::client::ClientTls;
 
 /// Opens byte streams. The seam at which tests put memory, faults and simulated networks.
@@ -67,7 +69,8 @@ pub(super) async fn dial(
     let timeout = settings.connect_timeout;
     let attempt = async {
         let connected = settings.connector.connect(address).await;
-        let io = connected.map_err(|e| failed(ConnectFailure::Io, address, &e))?;
+        let io = connected
+            .map_err(|e| failed(ConnectFailure::Io, address, &e).caused_by(Some(cause::of_io(&e))))?;
         let (io, alpn) = secure(io, address, key).await?;
         let protocol = negotiated(key.protocol, alpn, address)?;
         Client::establish(protocol, io, settings, id, events).await
@@ -82,7 +85,13 @@ async fn secure(
 ) -> Result<(BoxIo, Option<UpstreamProtocol>), ConnectError> {
     let Some(tls) = &key.tls else { return Ok((io, None)) };
     let secured = tls.connect(io, address, key.protocol).await;
-    let secured = secured.map_err(|e| failed(ConnectFailure::Tls, address, &e))?;
+    let secured = secured.map_err(|error| {
+        let kind = match error {
+            TlsError::Interrupted(_) => ConnectFailure::Io,
+            _ => ConnectFailure::Tls,
+        };
+        failed(kind, address, &error).caused_by(Some(Arc::new(error)))
+    })?;
     Ok((secured.io, secured.alpn))
 }
 
@@ -110,7 +119,8 @@ fn failed(kind: ConnectFailure, address: &Address, reason: &dyn fmt::Display) ->
 }
 
 fn timed_out(address: &Address, timeout: Duration) -> ConnectError {
-    failed(ConnectFailure::Timeout, address, &format_args!("no connection within {timeout:?}"))
+    let error = failed(ConnectFailure::Timeout, address, &format_args!("no connection within {timeout:?}"));
+    error.caused_by(Some(Arc::new(io::Error::from(io::ErrorKind::TimedOut))))
 }
 
 /// An address as people write it.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::body::{Body, BoxError};
+use crate::cause::{self, Cause};
 
 /// What the peer can have done with a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub enum FailureKind {
     InvalidRequest,
     /// The peer broke the protocol.
     Protocol,
+    /// The response head is larger than what is accepted.
+    HeadTooLarge,
 }
 
 /// A request that got no response head.
@@ -59,24 +62,32 @@ pub struct SendError(Box<Inner>);
 struct Inner {
     kind: FailureKind,
     progress: Progress,
-    source: Option<BoxError>,
-    connection: Option<Arc<str>>,
+    source: Option<Cause>,
+    connection: Option<EndReason>,
     request: Option<http::Request<Body>>,
 }
 
-/// No connection could be had.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{reason}")]
+/// No connection could be had. Its source is an [`io::Error`](std::io::Error), a [`TlsError`](crate::tls::TlsError) or
+/// rustls's error, where one of these is the reason.
+#[derive(Debug, Clone)]
 pub struct ConnectError {
     reason: Arc<str>,
     kind: ConnectFailure,
+    source: Option<Cause>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone)]
+pub(crate) struct EndReason {
+    text: Arc<str>,
+    source: Option<Cause>,
 }
 
 /// The step of a connection attempt that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectFailure {
-    /// The transport could not be opened (refused, unreachable, no such socket).
+    /// The transport could not be opened (refused, unreachable, no such socket), or broke within the TLS handshake.
     Io,
     /// The attempt took longer than the connect timeout.
     Timeout,
@@ -84,6 +95,8 @@ pub enum ConnectFailure {
     Tls,
     /// The peer does not speak the configured protocol.
     Protocol,
+    /// The peer said GOAWAY before the connection took a request.
+    GoneAway,
     /// No attempt was made: the cluster is at its limit of connections, or too many requests wait.
     Limit,
     /// The endpoint was removed while the request waited.
@@ -104,14 +117,27 @@ impl SendError {
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(cause::of(source.into()));
+        self
+    }
+
+    /// The same, with the error of the byte stream as its source, if there was one.
+    pub(crate) fn broken_by(mut self, broke: Option<&Cause>) -> Self {
+        if let Some(broke) = broke {
+            self.0.source = Some(broke.clone());
+        }
         self
     }
 
     /// Adds why the connection as a whole ended.
-    pub(crate) fn with_connection(mut self, reason: Option<Arc<str>>) -> Self {
+    pub(crate) fn with_connection(mut self, reason: Option<EndReason>) -> Self {
         self.0.connection = reason;
         self
+    }
+
+    /// What caused it.
+    pub(crate) fn cause(&self) -> Option<&Cause> {
+        self.0.source.as_ref().or_else(|| self.0.connection.as_ref()?.source.as_ref())
     }
 
     /// What went wrong.
@@ -142,8 +168,9 @@ impl fmt::Display for SendError {
             FailureKind::RequestBody => f.write_str("the request body failed")?,
             FailureKind::InvalidRequest => f.write_str("the request cannot be sent over this protocol")?,
             FailureKind::Protocol => f.write_str("the peer broke the protocol")?,
+            FailureKind::HeadTooLarge => f.write_str("the response head is too large")?,
         }
-        self.0.connection.as_ref().map_or(Ok(()), |reason| write!(f, " ({reason})"))
+        self.0.connection.as_ref().map_or(Ok(()), |reason| write!(f, " ({})", reason.text))
     }
 }
 
@@ -160,7 +187,7 @@ impl fmt::Debug for SendError {
 
 impl std::error::Error for SendError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_deref().map(|e| e as _)
+        self.cause().map(|cause| &**cause as _)
     }
 }
 
@@ -168,11 +195,46 @@ impl std::error::Error for SendError {
 
 impl ConnectError {
     pub(crate) fn new(kind: ConnectFailure, reason: impl Into<Arc<str>>) -> Self {
-        Self { reason: reason.into(), kind }
+        Self { reason: reason.into(), kind, source: None }
+    }
+
+    /// The same, with what caused it.
+    pub(crate) fn caused_by(mut self, source: Option<Cause>) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// The end of a connection as a reason that there is none.
+    pub(crate) fn of_end(EndReason { text, source }: EndReason) -> Self {
+        Self { reason: text, kind: ConnectFailure::Io, source }
     }
 
     /// The step that failed.
     pub const fn kind(&self) -> ConnectFailure {
         self.kind
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|cause| &**cause as _)
+    }
+}
+
+// === impl EndReason ===
+
+impl EndReason {
+    pub(crate) fn new(text: impl Into<Arc<str>>, source: Option<Cause>) -> Self {
+        Self { text: text.into(), source }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 }

@@ -2,11 +2,21 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::cause::{self, Cause};
+
+/// How long a server that has said its last takes what its client still sends, so that the client can read the last
+/// responses.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+
+/// More is not taken of a client that does not listen.
+pub(crate) const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
 /// Anything that a connection can run on: TCP, a unix socket, TLS over either, memory in tests.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -17,11 +27,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub type BoxIo = Box<dyn Io>;
 
 /// Bytes seen by a [`Counted`] stream. Keepalive asks whether anything arrived; the HTTP/1.1 retry rule asks
-/// whether anything was written or read.
+/// whether anything was written or read. And how the stream broke, which codecs do not pass on whole.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     read: AtomicU64,
     written: AtomicU64,
+    broke: OnceLock<Cause>,
 }
 
 /// A byte stream that counts.
@@ -40,6 +51,25 @@ impl Traffic {
     #[cfg(any(feature = "http1", test))]
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
+    }
+
+    /// How the stream broke, if it did.
+    pub(crate) fn broke(&self) -> Option<&Cause> {
+        self.broke.get()
+    }
+
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Ready(Ok(n)) => Self::add(&self.written, *n),
+            Poll::Ready(Err(error)) => self.note(error),
+            Poll::Pending => {}
+        }
+    }
+
+    #[cold]
+    fn note(&self, error: &io::Error) {
+        // The first error is the cause of those that follow.
+        self.broke.get_or_init(|| cause::of_io(error));
     }
 
     /// Only the connection's task adds, so a load and a store are enough.
@@ -65,6 +95,9 @@ impl AsyncRead for Counted {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
         Traffic::add(&self.traffic.read, buf.filled().len().saturating_sub(before));
+        if let Poll::Ready(Err(error)) = &result {
+            self.traffic.note(error);
+        }
         result
     }
 }
@@ -72,9 +105,7 @@ impl AsyncRead for Counted {
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
-        if let Poll::Ready(Ok(n)) = result {
-            Traffic::add(&self.traffic.written, n);
-        }
+        self.traffic.wrote(&result);
         result
     }
 
@@ -84,9 +115,7 @@ impl AsyncWrite for Counted {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        if let Poll::Ready(Ok(n)) = result {
-            Traffic::add(&self.traffic.written, n);
-        }
+        self.traffic.wrote(&result);
         result
     }
 

@@ -21,6 +21,8 @@ pub(crate) mod testing;
 
 use std::sync::Arc;
 
+use self::error::EndReason;
+
 /// What the pool needs of a connection, whichever protocol it speaks. This is the seam behind which an HTTP
 /// client can be replaced.
 pub(crate) trait HttpConnection: Send + Sync {
@@ -59,5 +61,5 @@ pub(crate) trait ConnectionEvents: Send + Sync {
     fn draining(self: Arc<Self>, id: u64);
 
     /// The connection has ended.
-    fn closed(self: Arc<Self>, id: u64, reason: Option<Arc<str>>);
+    fn closed(self: Arc<Self>, id: u64, reason: Option<EndReason>);
 }

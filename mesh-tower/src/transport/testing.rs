@@ -12,7 +12,7 @@ use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::ConnectionEvents;
-use super::error::SendError;
+use super::error::{EndReason, SendError};
 use super::io::BoxIo;
 use super::pool::Lease;
 use crate::body::Body;
@@ -34,8 +34,8 @@ impl ConnectionEvents for Heard {
         self.draining.store(true, Ordering::SeqCst);
     }
 
-    fn closed(self: Arc<Self>, _id: u64, reason: Option<Arc<str>>) {
-        *self.closed.lock().unwrap() = Some(reason.as_deref().unwrap_or_default().to_owned());
+    fn closed(self: Arc<Self>, _id: u64, reason: Option<EndReason>) {
+        *self.closed.lock().unwrap() = Some(reason.as_ref().map_or("", EndReason::text).to_owned());
     }
 }
 
@@ -121,6 +121,10 @@ impl RawServer {
         let mut this = Self { io };
         this.write(4, 0, 0, &[]).await;
         this
+    }
+
+    pub(crate) fn into_io(self) -> DuplexStream {
+        self.io
     }
 
     /// The next frame that is neither SETTINGS nor WINDOW_UPDATE: type, flags, stream, payload.

@@ -194,7 +194,7 @@ impl Hold {
     pub(super) fn of(problem: &ConfigProblem) -> Self {
         match problem {
             ConfigProblem::Pending => Self::Pending,
-            ConfigProblem::Unreachable(_) => Self::Unreachable,
+            ConfigProblem::Unreachable(_) | ConfigProblem::Unresolved(_) => Self::Unreachable,
             ConfigProblem::DoesNotExist
             | ConfigProblem::Invalid(_)
             | ConfigProblem::ReceivedError(_)

@@ -124,7 +124,6 @@ impl Assembler<'_> {
         };
         let ((endpoints, note), hold) = match &config.discovery {
             Discovery::Static(endpoints) => (self.with_note(endpoints), Hold::Nothing),
-            Discovery::Dns { .. } => ((Arc::new(EndpointsConfig::empty(name.clone())), None), Hold::Nothing),
             Discovery::Eds { service } => match self.store.endpoints(service) {
                 Ok(endpoints) => (self.with_note(endpoints), Hold::Nothing),
                 Err(problem) => {
@@ -165,8 +164,9 @@ impl<S> From<Stop> for Assembled<S> {
 fn stop(error: ConfigError, has_one: bool) -> Stop {
     match error.problem {
         ConfigProblem::Pending => Stop::Waiting(error),
-        ConfigProblem::Unreachable(_) if has_one => Stop::Waiting(error),
+        ConfigProblem::Unreachable(_) | ConfigProblem::Unresolved(_) if has_one => Stop::Waiting(error),
         ConfigProblem::Unreachable(_)
+        | ConfigProblem::Unresolved(_)
         | ConfigProblem::DoesNotExist
         | ConfigProblem::Invalid(_)
         | ConfigProblem::ReceivedError(_)

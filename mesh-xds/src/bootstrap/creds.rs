@@ -136,7 +136,7 @@ impl TlsCreds {
         self
     }
 
-    /// Presents a certificate to the control plane.
+    /// Presents a certificate to the control plane, as long as it has not expired.
     #[must_use]
     pub fn with_identity(mut self, identity: IdentityFiles) -> Self {
         self.identity = Some(identity);

@@ -7,8 +7,7 @@ use std::time::Duration;
 /// A bootstrap that cannot be used.
 ///
 /// The text names where the bootstrap came from, the field that is wrong, and the next step.
-#[derive(Debug, thiserror::Error)]
-#[error("{origin}: {problem}")]
+#[derive(Debug)]
 pub struct BootstrapError {
     origin: Origin,
     problem: Problem,
@@ -40,11 +39,11 @@ pub(crate) enum Problem {
     )]
     NotConfigured,
     #[error("cannot be read ({0}); check that the file exists and that this process may read it")]
-    Unreadable(std::io::Error),
+    Unreadable(#[source] std::io::Error),
     #[error("is not UTF-8 text; a bootstrap is a JSON document in UTF-8")]
     NotUnicode,
     #[error("is not JSON: {0}; correct the document at that place")]
-    Syntax(serde_json::Error),
+    Syntax(#[source] serde_json::Error),
     #[error("{path}: {reason}; {}", .reason.next_step())]
     Field { path: String, reason: Reason },
 }
@@ -115,6 +114,19 @@ impl BootstrapError {
     #[must_use]
     pub fn is_not_configured(&self) -> bool {
         matches!(self.problem, Problem::NotConfigured)
+    }
+}
+
+impl fmt::Display for BootstrapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.problem)
+    }
+}
+
+impl std::error::Error for BootstrapError {
+    /// The problem is part of our text; where it has a cause (an `io::Error`), that is it.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.problem)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::assemble::{Assembled, Assembler, ClientAssembly, Dirty};
 use crate::authority::{Authorities, AuthorityIx, ServerIx};
 use crate::graph::{Graph, Key};
 use crate::last_good::LastGood;
+use crate::outage::Outage;
 use crate::resolve::Root;
 use crate::resource::Accepted;
 use crate::store::{OnDataError, Store};
@@ -132,7 +133,7 @@ impl Engine {
     }
 
     /// The connection failed or the stream ended; `why` names the control plane and the error.
-    pub(crate) fn handle_disconnected(&mut self, server: ServerIx, now: Instant, why: &Arc<str>) {
+    pub(crate) fn handle_disconnected(&mut self, server: ServerIx, now: Instant, why: &Outage) {
         self.federation.handle_disconnected(server, now, why);
     }
 
@@ -165,6 +166,7 @@ impl Engine {
     /// Applies what is new, and publishes what comes of it.
     pub(crate) fn settle(&mut self) {
         self.apply_updates();
+        self.unapplied.tell();
         self.sweep();
         self.fall_back();
         self.publish();
@@ -276,7 +278,7 @@ impl Engine {
     }
 
     /// Restores what the last run had of these authorities, and what is not cached. True where there was any.
-    fn restore_all(&mut self, down: &[(AuthorityIx, Arc<str>)]) -> bool {
+    fn restore_all(&mut self, down: &[(AuthorityIx, Outage)]) -> bool {
         let mut restored = false;
         if self.last_good.is_on() {
             for (authority, _) in down {

@@ -17,16 +17,15 @@
 //! planes for long. Here the targets of a source share the connections, because a stream per target floods control
 //! planes and is refused by some (istio#53532); a target that lacks something takes the others along.
 
-use std::sync::Arc;
-
 use crate::authority::{AuthorityIx, ServerIx};
+use crate::outage::Outage;
 
 /// The control planes of each authority, and which of them are in use.
 #[derive(Debug)]
 pub(super) struct Fallback {
     lists: Vec<List>,
     /// The last error of each control plane, while it has failed.
-    failures: Vec<Option<Arc<str>>>,
+    failures: Vec<Option<Outage>>,
 }
 
 /// The control planes of one authority, best first.
@@ -77,7 +76,7 @@ impl Fallback {
     }
 
     /// A control plane could not be reached, or its stream ended before a response; `why` names it.
-    pub(super) fn handle_failure(&mut self, server: ServerIx, why: &Arc<str>) {
+    pub(super) fn handle_failure(&mut self, server: ServerIx, why: &Outage) {
         if let Some(failure) = self.failures.get_mut(server.get()) {
             *failure = Some(why.clone());
         }
@@ -130,19 +129,16 @@ impl Fallback {
     }
 
     /// Why an authority cannot be asked, if it cannot: the errors of all control planes that it uses.
-    pub(super) fn down(&self, authority: AuthorityIx) -> Option<Arc<str>> {
+    pub(super) fn down(&self, authority: AuthorityIx) -> Option<Outage> {
         let active = self.active(authority)?;
         let last = self.failure(active)?;
         match self.in_use(authority) {
             [_] => Some(last.clone()),
-            all => {
-                let all = all.iter().filter_map(|server| self.failure(*server)).map(|why| &**why);
-                Some(all.collect::<Vec<_>>().join("; ").into())
-            }
+            all => Some(Outage::all(all.iter().filter_map(|server| self.failure(*server)))),
         }
     }
 
-    fn failure(&self, server: ServerIx) -> Option<&Arc<str>> {
+    fn failure(&self, server: ServerIx) -> Option<&Outage> {
         self.failures.get(server.get())?.as_ref()
     }
 
@@ -204,6 +200,10 @@ mod tests {
         fallback.handle_failure(ix(server), &why.into());
     }
 
+    fn down(fallback: &Fallback, authority: AuthorityIx) -> Option<String> {
+        fallback.down(authority).map(|outage| outage.to_string())
+    }
+
     fn answer(fallback: &mut Fallback, server: usize) -> Vec<ServerIx> {
         fallback.handle_answer(ix(server)).into_iter().map(|closed| closed.server).collect()
     }
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(fallback.down(top), None, "watchers hear of it when all have failed");
         fail(&mut fallback, C);
         assert_eq!(fallback.next(top), None);
-        assert_eq!(fallback.down(top).as_deref(), Some("a is down; b is down; c is down"));
+        assert_eq!(down(&fallback, top).as_deref(), Some("a is down; b is down; c is down"));
     }
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
         let (mut fallback, authorities) = world(&[&[A, B]]);
         fail(&mut fallback, A);
         assert!(fallback.can_fall_back(authorities[0]));
-        assert_eq!(fallback.down(authorities[0]).as_deref(), Some("a is down"));
+        assert_eq!(down(&fallback, authorities[0]).as_deref(), Some("a is down"));
         assert_eq!(fallback.next(authorities[0]), Some(ix(B)), "a later watch of what is not cached");
     }
 
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(fallback.next(authorities[0]), Some(ix(B)));
         assert_eq!(fallback.next(authorities[1]), None, "C has not failed");
         assert_eq!(fallback.next(authorities[2]), None, "it has no other");
-        assert_eq!(fallback.down(authorities[2]).as_deref(), Some("a is down"));
+        assert_eq!(down(&fallback, authorities[2]).as_deref(), Some("a is down"));
         fail(&mut fallback, C);
         assert_eq!(fallback.next(authorities[1]), Some(ix(B)));
         assert_eq!(answer(&mut fallback, A), [ix(B)]);

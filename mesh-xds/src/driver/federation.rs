@@ -21,6 +21,7 @@ use super::fallback::{Closed, Fallback};
 use crate::ads::{ABSENT_AFTER, ABSENT_AFTER_TRANSIENT, Ads, Kind, Name, Request, Response, Update};
 use crate::authority::{Authorities, AuthorityIx, ServerIx};
 use crate::bootstrap::{ServerConfig, ServerFeatures};
+use crate::outage::Outage;
 use crate::resource::Accepted;
 use crate::store::OnDataError;
 
@@ -42,7 +43,7 @@ struct Server {
     ads: Ads<Accepted>,
     config: ServerConfig,
     /// Why it was lost the last time.
-    lost: Arc<str>,
+    lost: Outage,
     /// What did not come in time on a stream without any response: nobody said that it does not exist.
     doubted: BTreeSet<(Kind, Name)>,
 }
@@ -134,7 +135,7 @@ impl Federation {
     }
 
     /// The connection failed, or the stream ended; `why` names the control plane.
-    pub(super) fn handle_disconnected(&mut self, server: ServerIx, now: Instant, why: &Arc<str>) {
+    pub(super) fn handle_disconnected(&mut self, server: ServerIx, now: Instant, why: &Outage) {
         if let Some(server) = self.servers.get_mut(server.get()) {
             server.lost = why.clone();
             server.ads.handle_disconnected(now);
@@ -201,7 +202,7 @@ impl Federation {
         &mut self,
         is_cached: impl Fn(Kind, &str) -> bool,
         is_known: impl Fn(Kind, &str) -> bool,
-    ) -> Vec<(AuthorityIx, Arc<str>)> {
+    ) -> Vec<(AuthorityIx, Outage)> {
         if !std::mem::take(&mut self.unsettled) {
             return Vec::new();
         }
@@ -327,6 +328,6 @@ impl Server {
         let is_transient = config.features().resource_timer_is_transient_error;
         let absent_after = if is_transient { ABSENT_AFTER_TRANSIENT } else { ABSENT_AFTER };
         let ads = Ads::new(config.protocol(), absent_after);
-        Self { ads, config, lost: "".into(), doubted: BTreeSet::new() }
+        Self { ads, config, lost: Outage::from(""), doubted: BTreeSet::new() }
     }
 }

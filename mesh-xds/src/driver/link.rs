@@ -20,8 +20,9 @@ use mesh_core::rng::Rng;
 use crate::ads::{Reconnect, Request};
 use crate::authority::ServerIx;
 use crate::bootstrap::{Bootstrap, ServerConfig};
+use crate::outage::Outage;
 use crate::transport::connect::Connect;
-use crate::transport::{ConnectError, Credentials, Message, Stream, render, render_status};
+use crate::transport::{ConnectError, Credentials, Message, Stream};
 
 /// How long a stream is kept after the last target was closed, for one that may be opened next.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -92,7 +93,7 @@ pub(super) enum Happened {
     /// There is room for one request: [`Link::send`] it, or [`Link::release`] the room.
     Room,
     /// The connection failed, or the control plane ended the stream. To be told to [`Link::handle_lost`].
-    Lost(Arc<str>),
+    Lost(Outage),
 }
 
 // === impl Link ===
@@ -159,7 +160,7 @@ impl Link {
             State::Idle | State::Waiting { .. } => Poll::Pending,
             State::Connecting(opening) => match opening.as_mut().poll(cx) {
                 Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(error)) => Poll::Ready(Happened::Lost(render(&error).into())),
+                Poll::Ready(Err(error)) => Poll::Ready(Happened::Lost(error.outage())),
                 Poll::Ready(Ok(stream)) => {
                     tracing::info!(server = self.uri(), "control plane connected");
                     self.state = State::Streaming(Streaming::new(stream));
@@ -239,7 +240,7 @@ impl Streaming {
             self.unanswered = self.unanswered.saturating_add(1);
             return Poll::Ready(match response {
                 Some(Ok(response)) => Happened::Response(response),
-                Some(Err(status)) => Happened::Lost(render_status(&status)),
+                Some(Err(status)) => Happened::Lost(self.stream.why(&status).into()),
                 None => Happened::Lost("the control plane ended the stream".into()),
             });
         }

@@ -34,6 +34,9 @@ use crate::transport::connect::Connect;
 use crate::transport::{Decoder, Message};
 use crate::unapplied::Ledger;
 
+/// A worker of a runtime looks whether it ends at least once in so many polls (tokio's `event_interval`, and some more).
+const POLLS_TO_THE_END: usize = 64;
+
 /// The task of one source.
 pub(crate) struct Driver {
     targets: Arc<Targets>,
@@ -133,10 +136,15 @@ impl Driver {
             Happened::Response(response) => self.handle_response(index, response).await,
             Happened::Room => self.transmit(index),
             Happened::Lost(why) => {
+                // A runtime that ends drops the task of the connection at times before this one, and that is no failure.
+                // A worker that has seen the end polls nothing any more: the process ends without a word.
+                for _ in 0..POLLS_TO_THE_END {
+                    tokio::task::yield_now().await;
+                }
                 let retry_in = link.handle_lost(now(), rng);
                 let server = link.uri();
-                tracing::warn!(server, error = &*why, ?retry_in, "control plane connection failed");
-                engine.handle_disconnected(link.server, now(), &format!("{server}: {why}").into());
+                tracing::warn!(server, error = %why, ?retry_in, "control plane connection failed");
+                engine.handle_disconnected(link.server, now(), &why.at(server));
             }
         }
     }

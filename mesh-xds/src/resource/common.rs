@@ -12,27 +12,21 @@ use envoy_types::pb::envoy::config::core::v3::{
 };
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, Percent as PbPercent};
-use envoy_types::pb::google::protobuf::{self, Any};
+use envoy_types::pb::google::protobuf::{self, Any, UInt32Value};
 use ipnet::IpNet;
 use mesh_core::config::endpoints::Address;
 use mesh_core::config::units::{BoundedDuration, OutOfRange, PerMillion};
 use mesh_core::matcher::cidr::cidr;
 use prost::{Message, Name};
 
+use super::range;
 use crate::invalid::{Invalid, Place, Reason};
 
-/// An address as the configuration writes it.
-pub(super) enum Host {
-    /// One that can be connected to as it is.
-    Address(Address),
-    /// A host name, which DNS resolves.
-    Name {
-        /// The name.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-}
+/// Longest path of a unix-domain socket: `sun_path` without the NUL that ends it.
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// Least window of HTTP/2, which is also its default.
+pub(super) const MIN_WINDOW: u32 = 65_535;
 
 /// The message in an `Any`, which must be of the given type.
 pub(super) fn unpack<M: Message + Default + Name>(any: &Any, at: &Place<'_>) -> Result<M, Invalid> {
@@ -52,7 +46,7 @@ pub(super) fn type_name(any: &Any) -> &str {
     any.type_url.rsplit_once('/').map_or(any.type_url.as_str(), |(_, name)| name)
 }
 
-/// A duration within protobuf's range.
+/// A duration that is not negative, and whose nanoseconds Envoy can count.
 pub(super) fn duration(pb: protobuf::Duration, at: &Place<'_>) -> Result<Duration, Invalid> {
     let protobuf::Duration { seconds, nanos } = pb;
     Ok(at.check(BoundedDuration::from_parts(seconds, nanos))?.get())
@@ -75,19 +69,44 @@ pub(super) fn timeout_opt(
     Ok(duration_opt(pb, at)?.map(whole))
 }
 
-/// `FractionalPercent`; an unknown denominator is refused (grpc-xds.md §2.33).
+/// A text that becomes the value of a header: Envoy's `HTTP_HEADER_VALUE`.
+pub(super) fn header_value(text: &str, at: &Place<'_>) -> Result<(), Invalid> {
+    match text.contains(['\0', '\r', '\n']) {
+        true => at.fail(Reason::Text { value: text.to_owned(), rule: "must not hold a line break or a NUL" }),
+        false => Ok(()),
+    }
+}
+
+/// The name of a header that is to be read.
+pub(super) fn header_name(text: &str, at: &Place<'_>) -> Result<(), Invalid> {
+    match text.strip_prefix(':').unwrap_or(text).parse::<http::HeaderName>() {
+        Ok(_) => Ok(()),
+        Err(_) => at.fail(Reason::HeaderName(text.to_owned())),
+    }
+}
+
+/// Sizes of HTTP/2, with the least of each: what fits into a SETTINGS frame (RFC 9113 §6.5.2; Envoy).
+pub(super) fn http2_sizes(
+    sizes: [(&'static str, u32, &Option<UInt32Value>); 3],
+    at: &Place<'_>,
+) -> Result<(), Invalid> {
+    sizes.into_iter().try_for_each(|(field, min, value)| match value {
+        Some(value) => range::within(value.value, min, i32::MAX.unsigned_abs(), &at.at(field)).map(|_| ()),
+        None => Ok(()),
+    })
+}
+
+/// `FractionalPercent`; an unknown denominator is refused, as in gRPC, and more than the whole.
 pub(super) fn fraction(pb: FractionalPercent, at: &Place<'_>) -> Result<PerMillion, Invalid> {
     let FractionalPercent { numerator, denominator } = pb;
-    let denominator = match DenominatorType::try_from(denominator) {
+    let denominator: u32 = match DenominatorType::try_from(denominator) {
         Ok(DenominatorType::Hundred) => 100,
         Ok(DenominatorType::TenThousand) => 10_000,
         Ok(DenominatorType::Million) => 1_000_000,
         Err(_) => return at.at("denominator").fail(Reason::UnknownEnum(denominator)),
     };
-    let scaled = u64::from(numerator) * (1_000_000 / denominator);
-    // Above one is one, as Envoy reads it.
-    let parts = u32::try_from(scaled.min(1_000_000)).unwrap_or(1_000_000);
-    at.check(PerMillion::new(parts))
+    let numerator = range::within(numerator, 0, denominator, &at.at("numerator"))?;
+    at.check(PerMillion::new(numerator * (1_000_000 / denominator)))
 }
 
 /// `RuntimeFractionalPercent`: its default, since there is no runtime that could override it.
@@ -119,23 +138,35 @@ pub(super) fn port(value: u32, at: &Place<'_>) -> Result<u16, Invalid> {
     at.check(u16::try_from(value).map_err(|_| out))
 }
 
-/// An address or a host name, with its port.
-pub(super) fn host(pb: PbAddress, at: &Place<'_>) -> Result<Host, Invalid> {
+/// An address that can be connected to without DNS.
+pub(super) fn address(pb: PbAddress, at: &Place<'_>) -> Result<Address, Invalid> {
     let PbAddress { address } = pb;
     match at.required(address)? {
-        PbAddressKind::SocketAddress(socket) => socket_host(socket, &at.at("socket_address")),
+        PbAddressKind::SocketAddress(socket) => socket_address(socket, &at.at("socket_address")),
         PbAddressKind::Pipe(pipe) => {
             let Pipe { path, mode: _ } = pipe;
-            if path.is_empty() {
-                return at.at("pipe").at("path").fail(Reason::Empty);
-            }
-            Ok(Host::Address(Address::Unix(Path::new(&path).into())))
+            socket_path(&path, &at.at("pipe").at("path"))?;
+            Ok(Address::Unix(Path::new(&path).into()))
         }
         PbAddressKind::EnvoyInternalAddress(_) => at.at("envoy_internal_address").fail(Reason::Unsupported),
     }
 }
 
-fn socket_host(pb: SocketAddress, at: &Place<'_>) -> Result<Host, Invalid> {
+/// A path that a socket's address has room for.
+fn socket_path(path: &str, at: &Place<'_>) -> Result<(), Invalid> {
+    if path.is_empty() {
+        return at.fail(Reason::Empty);
+    }
+    if path.contains('\0') {
+        return at.fail(Reason::Text { value: path.to_owned(), rule: "must not hold a NUL" });
+    }
+    if path.len() > MAX_SOCKET_PATH_BYTES {
+        return at.fail(Reason::TooLarge { size: path.len(), limit: MAX_SOCKET_PATH_BYTES });
+    }
+    Ok(())
+}
+
+fn socket_address(pb: SocketAddress, at: &Place<'_>) -> Result<Address, Invalid> {
     let SocketAddress {
         protocol,
         address,
@@ -161,17 +192,9 @@ fn socket_host(pb: SocketAddress, at: &Place<'_>) -> Result<Host, Invalid> {
     if address.is_empty() {
         return at.at("address").fail(Reason::Empty);
     }
-    Ok(match address.parse::<IpAddr>() {
-        Ok(ip) => Host::Address(Address::Socket(SocketAddr::new(ip, port))),
-        Err(_) => Host::Name { host: address, port },
-    })
-}
-
-/// An address that can be connected to without DNS.
-pub(super) fn address(pb: PbAddress, at: &Place<'_>) -> Result<Address, Invalid> {
-    match host(pb, at)? {
-        Host::Address(address) => Ok(address),
-        Host::Name { host, .. } => at.at("socket_address").at("address").fail(Reason::NotAnIp(host)),
+    match address.parse::<IpAddr>() {
+        Ok(ip) => Ok(Address::Socket(SocketAddr::new(ip, port))),
+        Err(_) => at.at("address").fail(Reason::NotAnIp(address)),
     }
 }
 

@@ -29,6 +29,7 @@ pub const IGNORED: &[(&str, &[&str])] = &[
     // an update is one swap
     ("envoy.config.cluster.v3.Cluster.CommonLbConfig", &["update_merge_window"]),
     ("envoy.config.core.v3.ConfigSource", &["initial_fetch_timeout", "resource_api_version"]),
+    ("envoy.config.core.v3.SelfConfigSource", &["transport_api_version"]),
     ("envoy.config.core.v3.DataSource", &["watched_directory"]),
     (
         "envoy.config.core.v3.Http2ProtocolOptions",
@@ -50,13 +51,14 @@ pub const IGNORED: &[(&str, &[&str])] = &[
             "use_oghttp2_codec",
         ],
     ),
-    // of a duration that is listed itself
-    ("envoy.config.core.v3.HttpProtocolOptions", &["max_connection_duration_jitter"]),
+    // who binds a socket file sets its mode
+    ("envoy.config.core.v3.Pipe", &["mode"]),
     // there is no runtime
     ("envoy.config.core.v3.RuntimeFractionalPercent", &["runtime_key"]),
     ("envoy.config.core.v3.SocketAddress", &["ipv4_compat"]),
     // the type decides
     ("envoy.config.core.v3.TransportSocket", &["name"]),
+    ("envoy.config.core.v3.TypedExtensionConfig", &["name"]),
     ("envoy.config.endpoint.v3.Endpoint", &["observability_name"]),
     ("envoy.config.endpoint.v3.LocalityLbEndpoints", &["metadata"]),
     ("envoy.config.listener.v3.FilterChain", &["metadata"]),
@@ -75,6 +77,8 @@ pub const IGNORED: &[(&str, &[&str])] = &[
             "enable_reuse_port",
             "max_connections_to_accept_per_socket_event",
             "reuse_port",
+            // a client listens nowhere
+            "address",
             // of Envoy's overload manager
             "bypass_overload_manager",
             "ignore_global_conn_limit",
@@ -85,6 +89,8 @@ pub const IGNORED: &[(&str, &[&str])] = &[
     ),
     // of loggers that are refused or listed
     ("envoy.config.rbac.v3.RBAC.AuditLoggingOptions", &["audit_condition"]),
+    // true is what the name alone means; false is refused
+    ("envoy.config.route.v3.QueryParameterMatcher", &["present_match"]),
     ("envoy.config.route.v3.Route", &["decorator", "metadata", "stat_prefix"]),
     // 0-RTT is never accepted; the others belong to fields that are listed
     (
@@ -122,6 +128,8 @@ pub const IGNORED: &[(&str, &[&str])] = &[
             "upstream_log_options",
         ],
     ),
+    // a filter that is known is applied, optional or not
+    ("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter", &["is_optional"]),
     (
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         &[
@@ -144,16 +152,19 @@ pub const IGNORED: &[(&str, &[&str])] = &[
             "http_protocol_options",
             "proxy_100_continue",
             "stream_error_on_invalid_http_message",
-            // the peer is always who holds the socket (gRFC A41)
+            // the peer of a connection is always who holds the socket (gRFC A41)
             "add_proxy_protocol_connection_state",
             "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
             "set_current_client_cert_details",
-            "use_remote_address",
             // of fields that are listed
             "access_log_flush_interval",
             "access_log_options",
             "drain_timeout_jitter",
             "flush_access_log_on_new_request",
+            // a client takes no connections, from a proxy or from anybody
+            "use_remote_address",
+            // what is done
+            "path_with_escaped_slashes_action=KEEP_UNCHANGED",
             // of Envoy's own shutdown and overload
             "append_local_overload",
             "delayed_close_timeout",
@@ -170,12 +181,43 @@ pub const IGNORED: &[(&str, &[&str])] = &[
             // never allowed, always verified: ignoring them is stricter
             "allow_expired_certificate",
             "trust_chain_verification",
+            // an instance is preferred where both are given (gRFC A82)
+            "system_root_certs",
             // of files that are refused, and a hint to clients
             "only_verify_leaf_cert_crl",
             "suppress_client_ca_list",
             "watched_directory",
         ],
     ),
+    // HTTP/1.1 is hyper's; there is no HTTP/3, nor anything that remembers where it is
+    (
+        "envoy.config.core.v3.Http1ProtocolOptions",
+        &[
+            "accept_http_10",
+            "allow_absolute_url",
+            "allow_chunked_length",
+            "allow_custom_methods",
+            "default_host_for_http_10",
+            "enable_trailers",
+            "header_key_format",
+            "ignore_http_11_upgrade",
+            "override_stream_error_on_invalid_http_message",
+            "send_fully_qualified_url",
+            "use_balsa_parser",
+        ],
+    ),
+    (
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig",
+        &["alternate_protocols_cache_options", "http_protocol_options"],
+    ),
+    (
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig",
+        &["http_protocol_options"],
+    ),
+    // there is no dynamic metadata: only the inversion counts
+    ("envoy.type.matcher.v3.MetadataMatcher", &["filter", "path", "value"]),
+    // the one engine that there is
+    ("envoy.type.matcher.v3.RegexMatcher", &["google_re2"]),
     // decided by the versions of HTTP that are served or spoken
     ("envoy.extensions.transport_sockets.tls.v3.CommonTlsContext", &["alpn_protocols"]),
     (

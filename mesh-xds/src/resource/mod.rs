@@ -1,7 +1,7 @@
 //! The border where protobuf ends: resource bytes become [`Checked`] values, or [`Invalid`] with the path of a field.
 //!
-//! gRFC A27 (resource wrapper, names), A46 (each resource is judged alone) and `ARCHITECTURE.md` "Unsupported
-//! configuration": a field that decides who may talk and is not implemented is refused; a field that decides where or
+//! gRFC A27 (resource wrapper, names), A46 (each resource is judged alone). Unsupported
+//! configuration: a field that decides who may talk and is not implemented is refused; a field that decides where or
 //! how traffic goes is accepted and listed in [`Accepted::unapplied`]; the rest are listed in [`ignored`].
 //!
 //! Every message that matters is destructured without `..`: a field that a later version of the API adds does not
@@ -15,6 +15,7 @@ mod endpoints;
 mod filter;
 mod listener;
 mod matcher;
+mod range;
 mod retry;
 mod route;
 mod tls;
@@ -227,7 +228,7 @@ fn of_routes(routes: &RouteConfig) -> impl Iterator<Item = (Kind, Arc<str>)> + '
     let routes = routes.virtual_hosts.iter().flat_map(|host| &host.routes);
     let forwards = routes.filter_map(|route| match &route.action {
         RouteAction::Forward(forward) => Some(forward),
-        RouteAction::NonForwarding | RouteAction::DirectResponse { .. } | RouteAction::Unsupported => None,
+        RouteAction::NonForwarding | RouteAction::DirectResponse { .. } | RouteAction::Unsupported(_) => None,
     });
     forwards.flat_map(|forward| forward.cluster.names()).map(|name| (Kind::Cluster, name.clone()))
 }

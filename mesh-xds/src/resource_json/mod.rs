@@ -10,6 +10,7 @@
 //! Names of fields and extensions are looked up in the descriptors of the Envoy API: an unknown field is an error with
 //! its line and column (of the mapping that holds it, in YAML). JSON and YAML give the same bytes.
 
+mod lenient;
 #[cfg(feature = "control-plane")]
 mod locate;
 mod shape;
@@ -128,7 +129,8 @@ pub fn parse(text: &str, format: Format) -> Result<Vec<EncodedResource>, Invalid
         return Err(Problem::TooLarge(text.len()).into());
     }
     let shape = Shape::of(text, format)?;
-    let content = read(text, format, shape)?;
+    let content =
+        read(text, format, shape).or_else(|strict| lenient::content(text, format, shape, strict))?;
     content.resources()
 }
 

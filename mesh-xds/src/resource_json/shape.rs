@@ -7,8 +7,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::{EncodedResource, Format, InvalidText, Problem, message, read};
 
-const ANY: &str = "google.protobuf.Any";
-const STATIC_RESOURCES: &str = "envoy.config.bootstrap.v3.Bootstrap.StaticResources";
+pub(super) const ANY: &str = "google.protobuf.Any";
+pub(super) const STATIC_RESOURCES: &str = "envoy.config.bootstrap.v3.Bootstrap.StaticResources";
 
 /// Sections of Envoy's configuration file, and of a file subscription, that say nothing about resources.
 const SKIPPED: [&str; 4] = ["admin", "node", "version_info", "type_url"];

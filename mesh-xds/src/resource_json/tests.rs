@@ -51,6 +51,72 @@ fn json_and_yaml_give_the_same_bytes_in_every_form() {
 }
 
 #[test]
+fn enumerations_and_switches_are_read_as_envoys_loader_reads_them() {
+    let of = |fields: &str, format| {
+        let text = match format {
+            Format::Yaml => format!("static_resources: {{clusters: [{{name: c, {fields}}}]}}"),
+            Format::Json => {
+                format!("{{\"static_resources\": {{\"clusters\": [{{\"name\": \"c\", {fields}}}]}}}}")
+            }
+        };
+        Cluster::decode(parse(&text, format).unwrap_or_else(|e| panic!("{e}: {text}"))[0].value.as_slice())
+            .unwrap()
+    };
+    for policy in ["LEAST_REQUEST", "least_request", "Least_Request", "least-request", "1", "'1'"] {
+        assert_eq!(of(&format!("lb_policy: {policy}"), Format::Yaml).lb_policy, 1, "{policy}");
+    }
+    for policy in ["\"least_request\"", "\"1\"", "1"] {
+        assert_eq!(of(&format!("\"lbPolicy\": {policy}"), Format::Json).lb_policy, 1, "{policy}");
+    }
+    // Within lists, maps and extensions, whatever the spelling of the fields.
+    for list in [
+        "circuit_breakers: {thresholds: [{priority: high}]}",
+        "circuitBreakers: {thresholds: [{priority: 1}]}",
+    ] {
+        assert_eq!(of(list, Format::Yaml).circuit_breakers.unwrap().thresholds[0].priority, 1, "{list}");
+    }
+    let policy = "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
+    let extension = |fields: &str| {
+        of(
+            &format!(
+                "load_balancing_policy: {{policies: [{{typed_extension_config: {{name: n, typed_config: {{{fields}}}}}}}]}}"
+            ),
+            Format::Yaml,
+        )
+    };
+    let exact = extension(&format!("'@type': {policy}, selection_method: FULL_SCAN"));
+    assert_eq!(extension(&format!("'@type': {policy}, selection_method: full_scan")), exact);
+    assert_eq!(
+        extension(&format!("selectionMethod: full_scan, '@type': {policy}")),
+        exact,
+        "the type may stand last"
+    );
+    let exact =
+        of("track_cluster_stats: {timeout_budgets: true}, ignore_health_on_host_removal: true", Format::Yaml);
+    let texts = "track_cluster_stats: {timeout_budgets: 'true'}, ignore_health_on_host_removal: 'true'";
+    assert_eq!(of(texts, Format::Yaml), exact);
+    // Numbers as texts, in messages that hold one and as they are.
+    let sizes = |n: &str| {
+        format!("per_connection_buffer_limit_bytes: {n}, ring_hash_lb_config: {{minimum_ring_size: {n}}}")
+    };
+    assert_eq!(of(&sizes("'7'"), Format::Yaml), of(&sizes("7"), Format::Yaml));
+}
+
+#[test]
+fn what_no_case_makes_a_value_is_refused_where_it_is() {
+    let yaml = |fields: &str| {
+        refused(&format!("static_resources:\n  clusters:\n  - name: c\n    {fields}\n"), Format::Yaml)
+    };
+    let exact = yaml("lb_policy: LEAST_REQUESTS");
+    assert!(exact.contains("LEAST_REQUESTS") && exact.starts_with("line "), "{exact}");
+    let lower = yaml("lb_policy: least_requests");
+    assert!(lower.contains("least_requests") && lower.starts_with("line "), "{lower}");
+    // The first error was that of another case: the one that is left has no place.
+    let other = yaml("lb_policy: least_request\n    connect_timeuot: 1s");
+    assert!(other.contains("connect_timeuot"), "{other}");
+}
+
+#[test]
 fn an_extension_within_an_extension_is_encoded() {
     let text = r#"
 "@type": type.googleapis.com/envoy.config.listener.v3.Listener

@@ -40,6 +40,7 @@
 mod builder;
 mod cache;
 mod clients;
+pub mod command;
 mod control;
 mod directory;
 mod node;
@@ -59,7 +60,7 @@ pub use self::builder::{
     Rbac, Retry, Route, RouteConfig, UpstreamTls, VirtualHost,
 };
 pub use self::control::{ControlPlane, Edit};
-pub use self::directory::{Action, Change, Checks, Directory, FileError, FileProblem};
+pub use self::directory::{Action, Change, Checks, Directory, FileError, FileProblem, Finding, Oddity};
 pub use self::node::Node;
 pub use self::resource::{InvalidResource, Resource, Resources};
 pub use self::status::{ClientStatus, KindStatus, Nack, Protocol, ResourceState, ResourceStatus};

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::codegen::{Body, Bytes, StdError};
 use tower_service::Service as TowerService;
+use tracing::Instrument as _;
 
 use super::control::ControlPlane;
 use super::service::Service;
@@ -76,7 +77,9 @@ impl ControlPlane {
                 accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                     Ok((socket, peer)) => {
                         let service = WithPeer { inner: service.clone(), peer: PeerAddr(peer) };
-                        connections.spawn(secure_and_serve(socket, tls.clone(), service, closing.clone()));
+                        let span = tracing::debug_span!("xds_client", %peer);
+                        let connection = secure_and_serve(socket, tls.clone(), service, closing.clone());
+                        connections.spawn(connection.instrument(span));
                     }
                     Err(error) if is_transient(&error) => {
                         tracing::warn!(%error, "accept failed");

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
+use tracing::Instrument as _;
 
 use super::clients::Registration;
 use super::control::Shared;
@@ -66,14 +67,17 @@ impl Stream {
             registration: Arc::clone(&self.registration),
             wake: Arc::clone(&wake),
         };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
+        let stream = self.registration.client.stream();
+        let read = async move {
             if let Err(TooManyNames) = reader.run(requests).await {
                 // The writer may be gone already.
                 drop(end.send(Status::resource_exhausted(TooManyNames.to_string())));
             }
-        });
-        tasks.spawn(Writer { stream: self, wake, done, sender }.run());
+        };
+        let write = Writer { stream: self, wake, done, sender }.run();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(read.instrument(tracing::debug_span!("ads_reader", stream)));
+        tasks.spawn(write.instrument(tracing::debug_span!("ads_writer", stream)));
         Responses { queue, _tasks: tasks }
     }
 }

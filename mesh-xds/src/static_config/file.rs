@@ -15,7 +15,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, InvalidFile> {
         File::open(path)?.take(MAX_TEXT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    read().map_err(|e| InvalidFile::from(FileProblem::Read(e.kind())).of_file(path))
+    read().map_err(|e| InvalidFile::unread(e).of_file(path))
 }
 
 /// Loads the bytes of a file.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use mesh_core::config::listener::ListenerConfig;
 
 use crate::ads::{Kind, Name};
-use crate::invalid::Invalid;
+use crate::invalid::{Invalid, Reason};
 use crate::resource::{Accepted, Checked, Decoded, Rules, decode};
 use crate::resource_json::{EncodedResource, Format, InvalidText, parse};
 
@@ -23,10 +23,13 @@ pub(super) struct Loaded {
 }
 
 /// A static configuration that is not used, with everything that is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Its source is the [`io::Error`] of a file that cannot be read.
+#[derive(Debug, Clone)]
 pub struct InvalidFile {
     file: Option<Arc<Path>>,
     problems: Vec<FileProblem>,
+    unread: Option<Arc<io::Error>>,
 }
 
 /// One thing that is wrong with a static configuration.
@@ -73,6 +76,9 @@ pub enum FileProblem {
     },
 }
 
+/// Number of the field `name` of a listener.
+const LISTENER_NAME: u32 = 1;
+
 /// How many problems an error's text holds.
 const SHOWN: usize = 8;
 
@@ -86,24 +92,39 @@ pub(super) fn load(text: &str, format: Format, rules: &Rules) -> Result<Loaded, 
             problems.push(problem);
         }
     }
-    if problems.is_empty() { Ok(loaded) } else { Err(InvalidFile { file: None, problems }) }
+    if problems.is_empty() { Ok(loaded) } else { Err(InvalidFile { file: None, problems, unread: None }) }
 }
 
 // === impl Loaded ===
 
 impl Loaded {
     fn add(&mut self, resource: EncodedResource, rules: &Rules) -> Result<(), FileProblem> {
-        let EncodedResource { place, type_url, name: _, value } = resource;
+        let EncodedResource { place, type_url, name, mut value } = resource;
         let Some(kind) = Kind::from_type_url(&type_url) else {
             return Err(FileProblem::Kind { place, type_url });
         };
+        let is_nameless = kind == Kind::Listener && name.is_none();
+        if is_nameless {
+            // Found by its address; the place is the name under which it is known, as Envoy makes one up.
+            prost::encoding::string::encode(LISTENER_NAME, &place, &mut value);
+        }
         let Decoded { name, verdict } = decode(kind, &type_url, &value, rules);
         let (name, accepted) = match (name, verdict) {
             (Some(name), Ok(accepted)) => (name, accepted),
-            (name, Err(invalid)) => return Err(FileProblem::Resource { place, name, invalid }),
+            (name, Err(invalid)) => {
+                let name = name.filter(|_| !is_nameless);
+                return Err(FileProblem::Resource { place, name, invalid });
+            }
             // Validation refuses a resource without a name.
             (None, Ok(_)) => return Err(FileProblem::Kind { place, type_url }),
         };
+        if is_nameless
+            && matches!(&accepted.resource, Checked::Listener(l) if matches!(**l, ListenerConfig::Client(_)))
+        {
+            // A client target is found by its name alone.
+            let invalid = Invalid::of_field("name", Reason::Empty);
+            return Err(FileProblem::Resource { place, name: None, invalid });
+        }
         if self.resources.contains_key(&(kind, name.clone())) {
             return Err(FileProblem::Duplicate { place, kind, name });
         }
@@ -129,6 +150,11 @@ impl InvalidFile {
         &self.problems
     }
 
+    pub(super) fn unread(error: io::Error) -> Self {
+        let problem = FileProblem::Read(error.kind());
+        Self { unread: Some(Arc::new(error)), ..Self::from(problem) }
+    }
+
     pub(super) fn of_file(self, path: &Path) -> Self {
         Self { file: Some(path.into()), ..self }
     }
@@ -136,7 +162,7 @@ impl InvalidFile {
 
 impl From<FileProblem> for InvalidFile {
     fn from(problem: FileProblem) -> Self {
-        Self { file: None, problems: vec![problem] }
+        Self { file: None, problems: vec![problem], unread: None }
     }
 }
 
@@ -156,7 +182,21 @@ impl fmt::Display for InvalidFile {
     }
 }
 
-impl std::error::Error for InvalidFile {}
+impl std::error::Error for InvalidFile {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.unread.as_deref().map(|error| error as _)
+    }
+}
+
+/// By what is wrong; an error of the system is there by its kind.
+impl PartialEq for InvalidFile {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { file, problems, unread: _ } = self;
+        (file, problems) == (&other.file, &other.problems)
+    }
+}
+
+impl Eq for InvalidFile {}
 
 // === impl FileProblem ===
 

@@ -229,7 +229,9 @@ async fn watch(shared: Arc<Shared>, interval: Duration) {
         ticks.tick().await;
         let shared = shared.clone();
         // What is wrong is kept and logged by the reload itself; a panic in it must not end the watch.
-        if tokio::task::spawn_blocking(move || drop(shared.reload())).await.is_err() {
+        let reloaded = tokio::task::spawn_blocking(move || drop(shared.reload())).await;
+        // A runtime that ends cancels it.
+        if reloaded.is_err_and(|error| !error.is_cancelled()) {
             tracing::warn!("reloading the static configuration was abandoned");
         }
     }

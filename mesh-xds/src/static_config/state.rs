@@ -15,6 +15,9 @@ use crate::resource::Accepted;
 use crate::store::{OnDataError, Store};
 use crate::unapplied::Ledger;
 
+/// How many listeners an error names.
+const SHOWN: usize = 4;
+
 /// Resources and open targets.
 pub(super) struct State {
     /// Stands in for the node id in errors: where the configuration comes from.
@@ -86,6 +89,7 @@ impl State {
             self.store.put(&name, resource);
             self.unapplied.note(kind, &name, &unapplied);
         }
+        self.unapplied.tell();
         self.known = known;
         self.error = None;
         self.publish::<Arc<str>>();
@@ -152,6 +156,29 @@ impl State {
         Assembler { store: &self.store, node: &self.origin, version: self.version + 1 }
     }
 
+    /// Names the listeners that another address, or another configuration, would make serve.
+    fn no_listener_for(&self, address: SocketAddr) -> ConfigError {
+        let missing = self.missing(Kind::Listener, &address.to_string());
+        let of_port = |other: &&SocketAddr| other.port() == address.port();
+        let mut others: Vec<_> = self.addresses.keys().filter(of_port).collect();
+        if others.is_empty() {
+            others.extend(self.addresses.keys());
+        }
+        let shown: Vec<_> = others.iter().take(SHOWN).map(ToString::to_string).collect();
+        let more = others.len().checked_sub(SHOWN + 1).map_or("", |_| ", …");
+        match shown.as_slice() {
+            [] => missing,
+            _ => {
+                let why = format!(
+                    "no listener has the address {address}; there is one for {}{more}: \
+                     bind the socket to that address, or give the listener this one",
+                    shown.join(", ")
+                );
+                ConfigError { problem: ConfigProblem::Invalid(why.into()), ..missing }
+            }
+        }
+    }
+
     fn missing(&self, kind: Kind, name: &str) -> ConfigError {
         let problem = ConfigProblem::DoesNotExist;
         ConfigError { kind: kind.noun(), name: name.into(), problem, node: self.origin.clone() }
@@ -192,7 +219,7 @@ impl Key for SocketAddr {
         };
         match state.addresses.get(self).or_else(|| state.addresses.get(&everywhere)) {
             Some(name) => state.assembler().server(name, published),
-            None => Assembled::Failed(state.missing(Kind::Listener, &self.to_string())),
+            None => Assembled::Failed(state.no_listener_for(*self)),
         }
     }
 }

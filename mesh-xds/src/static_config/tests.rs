@@ -65,8 +65,12 @@ fn a_target_has_its_snapshot_as_soon_as_it_is_opened() {
     assert_eq!(ready(&on("0.0.0.0:80")).routes.len(), 1);
     // A socket of one address is served by the listener of every address.
     assert_eq!(ready(&on("127.0.0.1:80")).routes.len(), 1);
-    assert!(failure(&on("127.0.0.1:81")).starts_with("listener \"127.0.0.1:81\" does not exist"));
-    assert!(failure(&on("[::1]:80")).contains("does not exist"));
+    // Whoever binds elsewhere is told where.
+    for address in ["127.0.0.1:81", "[::1]:80", "[::]:80", "0.0.0.0:81"] {
+        let text = failure(&on(address));
+        assert!(text.starts_with(&format!("listener \"{address}\" is invalid: no listener has")), "{text}");
+        assert!(text.contains("there is one for 0.0.0.0:80: bind the socket to that address"), "{text}");
+    }
 }
 
 #[test]
@@ -94,6 +98,34 @@ fn what_is_named_and_not_there_is_an_error_of_its_requests_alone() {
     assert_eq!(error.to_string(), "cluster \"ratings\" does not exist (node \"static configuration\")");
     assert!(failure(&source.client("other")).starts_with("listener \"other\" does not exist"));
     assert!(failure(&source.client("inbound")).contains("it serves servers and not clients"));
+}
+
+#[test]
+fn a_listener_of_a_server_needs_no_name_and_one_of_a_client_does() {
+    let inbound = |port: u16| {
+        format!(
+            "  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}\n    filter_chains: [{{filters: [{{name: hcm, typed_config: {{{HCM}, route_config: {{}}, {ROUTER}}}}}]}}]\n"
+        )
+    };
+    let text = |listeners: &str| format!("static_resources:\n  listeners:\n{listeners}");
+    let found = source(&text(&(inbound(80) + &inbound(81))));
+    for port in [80, 81] {
+        assert_eq!(ready(&found.server(([127, 0, 0, 1], port).into())).routes.len(), 1);
+    }
+    let twice = StaticSource::from_text(&text(&(inbound(80) + &inbound(80))), Format::Yaml, Rules::default());
+    let why = twice.unwrap_err().to_string();
+    assert!(
+        why.contains("static_resources.listeners[1]: another listener has the address 127.0.0.1:80"),
+        "{why}"
+    );
+    let broken = inbound(80).replace("filter_chains", "transparent: true\n    filter_chains");
+    let why =
+        StaticSource::from_text(&text(&broken), Format::Yaml, Rules::default()).unwrap_err().to_string();
+    assert_eq!(why, "static_resources.listeners[0].transparent: is not supported");
+    let client = format!("  - api_listener: {{api_listener: {{{HCM}, route_config: {{}}, {ROUTER}}}}}\n");
+    let why =
+        StaticSource::from_text(&text(&client), Format::Yaml, Rules::default()).unwrap_err().to_string();
+    assert_eq!(why, "static_resources.listeners[0].name: must not be empty");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod decode;
 mod message;
 mod tls;
 mod verdicts;
+mod witness;
 
 use std::error::Error;
 use std::pin::Pin;
@@ -35,14 +36,16 @@ use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
 use self::call_creds::{JwtFile, TokenError};
-use self::connect::{Connect, Io};
+use self::connect::{Connect, Io, NameNotResolved};
 pub(crate) use self::decode::{Decoder, rules};
 
 use self::message::{delta_request, discovery_request};
 use self::tls::LastConfig;
+use self::witness::{Cause, Witness};
 
 use crate::ads::{Protocol, Request};
 use crate::bootstrap::{Bootstrap, CallCreds, ChannelCreds, ServerConfig};
+use crate::outage::Outage;
 
 /// The longest that a connection may take, TLS and all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,11 +67,18 @@ pub(crate) enum ConnectError {
     #[error("connect failed")]
     Connect(#[source] std::io::Error),
     #[error(transparent)]
+    Name(std::io::Error),
+    #[error(transparent)]
     Tls(#[from] tls::TlsError),
     #[error(transparent)]
     Token(#[from] TokenError),
-    #[error("HTTP/2 handshake failed")]
-    Http2(#[source] tonic::transport::Error),
+    #[error("HTTP/2 handshake failed{cause}")]
+    Http2 {
+        /// What broke the connection.
+        cause: Cause,
+        #[source]
+        source: tonic::transport::Error,
+    },
     #[error("{0:?} cannot be the authority of a request")]
     Authority(String),
 }
@@ -84,6 +94,7 @@ pub(crate) struct Credentials {
 pub(crate) struct Stream {
     requests: PollSender<Request>,
     inbound: Inbound,
+    cause: Cause,
 }
 
 /// A response as it came.
@@ -104,6 +115,20 @@ type Call = Pin<Box<dyn Future<Output = Result<Messages, Status>> + Send>>;
 type Messages = Pin<Box<dyn futures_core::Stream<Item = Result<Message, Status>> + Send>>;
 
 type Client = AggregatedDiscoveryServiceClient<Channel>;
+
+// === impl ConnectError ===
+
+impl ConnectError {
+    fn of_connector(error: std::io::Error) -> Self {
+        if NameNotResolved::is(&error) { Self::Name(error) } else { Self::Connect(error) }
+    }
+
+    /// What it means to those who wait for the control plane.
+    pub(crate) fn outage(&self) -> Outage {
+        let why = render(self);
+        if matches!(self, Self::Name(_)) { Outage::of_name(why) } else { Outage::from(why) }
+    }
+}
 
 // === impl Credentials ===
 
@@ -135,7 +160,8 @@ impl Stream {
         credentials: &Credentials,
         connector: &dyn Connect,
     ) -> Result<Self, ConnectError> {
-        let connected = connect(server, credentials, connector);
+        let cause = Cause::default();
+        let connected = connect(server, credentials, connector, &cause);
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connected);
         let (channel, metadata) = connected.await.map_err(|_| ConnectError::Timeout)??;
         // One request of room: the next is made when this one is taken.
@@ -148,7 +174,7 @@ impl Stream {
             Protocol::StateOfTheWorld => Box::pin(state_of_the_world(client, outbound, bootstrap)),
             Protocol::Incremental => Box::pin(incremental(client, outbound, bootstrap)),
         };
-        Ok(Self { requests: PollSender::new(requests), inbound: Inbound::Opening(call) })
+        Ok(Self { requests: PollSender::new(requests), inbound: Inbound::Opening(call), cause })
     }
 
     /// Waits for room for one request; false when nobody takes requests any more. The room is kept until a request is
@@ -166,6 +192,11 @@ impl Stream {
     /// Gives back the room that there is.
     pub(crate) fn release(&mut self) {
         self.requests.abort_send();
+    }
+
+    /// Why the stream ended with this status.
+    pub(crate) fn why(&self, status: &Status) -> Arc<str> {
+        self.cause.explain(render_status(status))
     }
 
     /// Waits for the next response; none at the end of the stream.
@@ -230,26 +261,29 @@ async fn connect(
     server: &ServerConfig,
     credentials: &Credentials,
     connector: &dyn Connect,
+    cause: &Cause,
 ) -> Result<(Channel, MetadataMap), ConnectError> {
     let metadata = credentials.metadata().await?;
-    Ok((channel(server, credentials, connector).await?, metadata))
+    Ok((channel(server, credentials, connector, cause).await?, metadata))
 }
 
 async fn channel(
     server: &ServerConfig,
     credentials: &Credentials,
     connector: &dyn Connect,
+    cause: &Cause,
 ) -> Result<Channel, ConnectError> {
     let authority = server.uri().authority();
     let uri = |scheme| {
         let uri = Uri::builder().scheme(scheme).authority(authority.as_str()).path_and_query("/").build();
         uri.map_err(|_| ConnectError::Authority(authority.clone()))
     };
-    let io = connector.connect(server.uri().address()).await.map_err(ConnectError::Connect)?;
+    let io = connector.connect(server.uri().address()).await.map_err(ConnectError::of_connector)?;
     let (io, origin) = match server.creds() {
         ChannelCreds::Insecure => (io, uri("http")?),
         ChannelCreds::Tls(creds) => {
-            (tls::secure(io, server.uri().address(), creds, &credentials.tls).await?, uri("https")?)
+            let address = server.uri().address();
+            (tls::secure(io, address, creds, &credentials.tls, wall_clock()).await?, uri("https")?)
         }
     };
     // TLS is done already; to tonic the connection is a plain one, whatever the scheme of its requests.
@@ -258,10 +292,12 @@ async fn channel(
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    endpoint.connect_with_connector(Once(Some(io))).await.map_err(ConnectError::Http2)
+    let io: Box<dyn Io> = Box::new(Witness::new(io, cause.clone()));
+    let connected = endpoint.connect_with_connector(Once(Some(io))).await;
+    connected.map_err(|source| ConnectError::Http2 { cause: cause.clone(), source })
 }
 
-/// The end of a token is a point of this clock.
+/// The ends of tokens and certificates are points of this clock.
 #[expect(clippy::disallowed_methods, reason = "a driver reads the clock, and passes it on")]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
@@ -301,7 +337,7 @@ pub(crate) fn render(error: &(dyn Error + 'static)) -> String {
 }
 
 /// Why a stream ended, for messages.
-pub(crate) fn render_status(status: &Status) -> Arc<str> {
+fn render_status(status: &Status) -> Arc<str> {
     let cause = status.source().map(render).filter(|cause| !status.message().contains(cause));
     let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
     format!("stream failed: {:?}: {}{cause}", status.code(), status.message()).into()

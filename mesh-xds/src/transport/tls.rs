@@ -3,9 +3,12 @@
 //! Files are read anew for each connection, so a rotated certificate is used by the next one; no session is kept.
 //! `refresh_interval` therefore has nothing to do here. Files that cannot be used any more leave in use what was read
 //! from them last, with a warning that names the file and the reason: half a rotation must not cost the control plane.
+//! An identity that has expired is left out, with a warning: a control plane that knows its clients by their tokens would
+//! refuse the handshake for it, and one that wants a certificate says that it got none.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rustls::ClientConfig;
 use rustls::RootCertStore;
@@ -78,6 +81,7 @@ pub(super) async fn secure(
     address: &ServerAddress,
     creds: &TlsCreds,
     last_good: &LastConfig,
+    now: SystemTime,
 ) -> Result<Box<dyn Io>, TlsError> {
     let host = match address {
         ServerAddress::Tcp { host, .. } => host.as_str(),
@@ -85,7 +89,7 @@ pub(super) async fn secure(
     };
     let name = ServerName::try_from(host.to_owned())
         .map_err(|source| TlsError::Name { host: host.to_owned(), source })?;
-    let config = last_good.reload(creds).await?;
+    let config = last_good.reload(creds, now).await?;
     let tls = TlsConnector::from(config).connect(name, io).await.map_err(TlsError::Handshake)?;
     match tls.get_ref().1.alpn_protocol() {
         Some(HTTP2) => Ok(Box::new(tls)),
@@ -97,8 +101,8 @@ pub(super) async fn secure(
 
 impl LastConfig {
     /// What the files hold now, or held when they could be used.
-    async fn reload(&self, creds: &TlsCreds) -> Result<Arc<ClientConfig>, TlsError> {
-        let read = client_config(creds).await;
+    async fn reload(&self, creds: &TlsCreds, now: SystemTime) -> Result<Arc<ClientConfig>, TlsError> {
+        let read = client_config(creds, now).await;
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         match (read, config.as_ref()) {
             (Ok(fresh), _) => Ok(config.insert(Arc::new(fresh)).clone()),
@@ -115,7 +119,7 @@ impl LastConfig {
     }
 }
 
-async fn client_config(creds: &TlsCreds) -> Result<ClientConfig, TlsError> {
+async fn client_config(creds: &TlsCreds, now: SystemTime) -> Result<ClientConfig, TlsError> {
     let roots = match creds.ca_certificate_file() {
         Some(file) => roots_of(file, certificates(file).await?)?,
         None => system_roots().await?,
@@ -130,16 +134,36 @@ async fn client_config(creds: &TlsCreds) -> Result<ClientConfig, TlsError> {
         Some(identity) => {
             let chain = certificates(identity.certificate()).await?;
             let key = private_key(identity.private_key()).await?;
-            builder.with_client_auth_cert(chain, key).map_err(|source| TlsError::Identity {
+            let expired = chain.first().is_some_and(|leaf| has_expired(leaf, now));
+            // Put together in any case: files that do not fit are an error whatever their age.
+            let known = builder.clone().with_client_auth_cert(chain, key);
+            let known = known.map_err(|source| TlsError::Identity {
                 certificate: identity.certificate().to_owned(),
                 key: identity.private_key().to_owned(),
                 source,
-            })?
+            })?;
+            if expired {
+                let file = identity.certificate();
+                tracing::warn!(
+                    ?file,
+                    "the client certificate has expired; it is not shown to the control plane"
+                );
+                builder.with_no_client_auth()
+            } else {
+                known
+            }
         }
     };
     config.alpn_protocols = vec![HTTP2.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// What cannot be read is the peer's to judge.
+fn has_expired(leaf: &CertificateDer<'_>, now: SystemTime) -> bool {
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(leaf) else { return false };
+    let ends = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(ends) < now
 }
 
 fn roots_of(file: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
@@ -214,8 +238,13 @@ mod tests {
         }
 
         fn sign(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> IdentityFiles {
+            self.sign_until(name, usage, 2100)
+        }
+
+        fn sign_until(&self, name: &str, usage: ExtendedKeyUsagePurpose, year: i32) -> IdentityFiles {
             let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
             params.extended_key_usages = vec![usage];
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
             let key = KeyPair::generate().unwrap();
             let certificate = params.signed_by(&key, &self.issuer).unwrap();
             let [cert, private] =
@@ -267,7 +296,8 @@ mod tests {
         };
         let address = ServerAddress::Tcp { host: "xds.test".to_owned(), port: 443 };
         let connect = async {
-            let mut tls = secure(Box::new(ours), &address, creds, last_good).await.map_err(|e| render(&e))?;
+            let mut tls =
+                secure(Box::new(ours), &address, creds, last_good, now()).await.map_err(|e| render(&e))?;
             // With TLS 1.3 a refused client certificate is known at the first read.
             tls.read_u8().await.map_err(|e| e.to_string())?;
             tls.write_all(b"!").await.map_err(|e| e.to_string())
@@ -276,6 +306,11 @@ mod tests {
     }
 
     const H2: &[&[u8]] = &[HTTP2];
+
+    /// 2030, so that a test can have certificates of any age.
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000)
+    }
 
     #[tokio::test]
     async fn a_control_plane_of_the_configured_roots_is_trusted_and_another_is_not() {
@@ -297,6 +332,31 @@ mod tests {
         assert!(converse(ca.server(true, H2).await, &anonymous).await.is_err());
         let known = anonymous.with_identity(identity);
         assert_eq!(converse(ca.server(true, H2).await, &known).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn an_identity_that_has_expired_is_left_out_until_it_is_renewed() {
+        let ca = Ca::new();
+        let usage = || ExtendedKeyUsagePurpose::ClientAuth;
+        let identity = ca.sign_until("client", usage(), 2029);
+        let creds = TlsCreds::system_roots().with_ca_file(ca.file()).with_identity(identity);
+        let last_good = LastConfig::default();
+        let shown = async || {
+            let config = last_good.reload(&creds, now()).await.unwrap();
+            config.client_auth_cert_resolver.has_certs()
+        };
+        assert!(!shown().await);
+        let error = converse(ca.server(true, H2).await, &creds).await.unwrap_err();
+        assert!(error.contains("CertificateRequired"), "{error}");
+        assert_eq!(converse(ca.server(false, H2).await, &creds).await, Ok(()));
+        ca.sign_until("client", usage(), 2031);
+        assert!(shown().await);
+        assert_eq!(converse(ca.server(true, H2).await, &creds).await, Ok(()));
+        // A year before its end it was good.
+        ca.sign_until("client", usage(), 2029);
+        let year_before = now() - Duration::from_secs(2 * 365 * 24 * 3_600);
+        let config = client_config(&creds, year_before).await.unwrap();
+        assert!(config.client_auth_cert_resolver.has_certs());
     }
 
     #[tokio::test]

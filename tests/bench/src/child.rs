@@ -82,6 +82,11 @@ impl Child {
         Ok(Self { process, orders, lines, what })
     }
 
+    /// Its process id, where it is not wrapped.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The next line of the child.
     pub(crate) fn hear<T: DeserializeOwned>(&self) -> Result<T> {
         self.hear_within(SILENCE)

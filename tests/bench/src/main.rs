@@ -1,5 +1,5 @@
 //! Macro benchmarks of the mesh beside its peers, in one run and with one command:
-//! `cargo run --release -p mesh-bench -- [--xds [--alone]] [--quick] [--check] [--check-times] [--json FILE] [--profiles DIR]`.
+//! `cargo run --release -p mesh-bench -- [--xds [--alone] | --floods [NAME]] [--quick] [--check] [--check-times] [--json FILE] [--profiles DIR]`.
 //!
 //! The binary executes itself for every child role. Instructions come from callgrind and allocations from a counting
 //! allocator, both exact; times are shown as ratios of neighbours in one run, pinned to one core.
@@ -10,6 +10,7 @@ mod alloc;
 mod certs;
 mod child;
 mod echo;
+mod floods;
 mod icount;
 mod mark;
 mod micro;
@@ -31,8 +32,9 @@ use crate::rows::{Context, decisions, ratio, stack, unary};
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 const USAGE: &str =
-    "usage: mesh-bench [--xds [--alone]] [--quick] [--check] [--check-times] [--json FILE] [--profiles DIR]
+    "usage: mesh-bench [--xds [--alone] | --floods [NAME]] [--quick] [--check] [--check-times] [--json FILE] [--profiles DIR]
   --xds           the configuration's path at scale, instead of the request's
+  --floods        instead, hostile clients, all or those of a name; a minute
   --alone         of that, this mesh without its peers, of which some take a minute for each row
   --quick         fewer samples, about a minute
   --check         exit with failure when a bound of instructions or allocations is missed
@@ -43,6 +45,8 @@ const USAGE: &str =
 #[derive(Debug, Default)]
 struct Options {
     xds: bool,
+    floods: bool,
+    flood: Option<String>,
     alone: bool,
     quick: bool,
     check: bool,
@@ -59,6 +63,8 @@ impl Options {
             let mut path = || args.next().map(PathBuf::from).ok_or(USAGE);
             match arg.as_str() {
                 "--xds" => options.xds = true,
+                "--floods" => options.floods = true,
+                name if options.floods && !name.starts_with('-') => options.flood = Some(name.to_owned()),
                 "--alone" => options.alone = true,
                 "--quick" => options.quick = true,
                 "--check" => options.check = true,
@@ -104,6 +110,14 @@ fn dispatch(args: &[String]) -> Result<bool> {
         ["xds-client", kind, protocol, xds, clusters] => {
             xds::client_role(kind.parse()?, protocol.parse()?, xds.parse()?, clusters.parse()?)?;
         }
+        ["flood-server", kind] => floods::server_role(kind.parse()?)?,
+        ["flood-attacker", flood, server, seconds] => {
+            floods::attacker_role(flood.parse()?, server.parse()?, seconds.parse()?)?;
+        }
+        ["silent-attacker", says, from, server, connections, rate] => {
+            let (from, server) = (from.parse()?, server.parse()?);
+            floods::silent_role(says, from, server, connections.parse()?, rate.parse()?)?;
+        }
         ["control-plane", server] => resources::control_plane(server.parse()?)?,
         _ => return drive(&args.iter().map(ToString::to_string).collect::<Vec<_>>()),
     }
@@ -112,6 +126,9 @@ fn dispatch(args: &[String]) -> Result<bool> {
 
 fn drive(args: &[String]) -> Result<bool> {
     let options = Options::parse(args)?;
+    if options.floods {
+        return Ok(floods::measure(options.flood.as_deref())? || !options.check);
+    }
     let mut report = Report::new(options.quick)?;
     if options.xds {
         xds::measure(&mut report, options.quick, options.alone)?;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 
 use bytes::Bytes;
@@ -47,14 +48,7 @@ impl Envoy {
         let file = directory.path().join("envoy.json");
         let text = bootstrap(protocol, fleet.control_address(), admin.address()).to_string();
         fs::write(&file, text).expect("a file");
-        let child = Command::new(&lab.envoy)
-            .arg("--config-path")
-            .arg(&file)
-            .args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "error"])
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("Envoy starts");
+        let child = spawn(lab, &file);
         let mut envoy = Self { admin, _child: child, _directory: directory };
         tokio::select! {
             () = lab::accepted(fleet, VIEW, CLIENT_KINDS) => {}
@@ -115,6 +109,18 @@ impl Envoy {
         })
         .await
     }
+}
+
+/// The process, of this bootstrap. It dies with its handle.
+pub(crate) fn spawn(lab: &Lab, bootstrap: &Path) -> Child {
+    Command::new(&lab.envoy)
+        .arg("--config-path")
+        .arg(bootstrap)
+        .args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "error"])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("Envoy starts")
 }
 
 /// Sets resources that Envoys see, and nobody else.

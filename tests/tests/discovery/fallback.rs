@@ -133,7 +133,8 @@ async fn the_status_of_a_control_plane_never_becomes_that_of_a_call() {
         let mut script = AdsScript::start();
         let server = ServerConfig::insecure(&script.address().to_string()).unwrap();
         let bootstrap = Bootstrap::builder("node-7").server(server).build().unwrap();
-        let mesh = MeshBuilder::from_bootstrap(bootstrap).and_then(MeshBuilder::build).unwrap();
+        let mesh =
+            MeshBuilder::from_bootstrap(bootstrap).unwrap().detailed_local_replies(true).build().unwrap();
         let mut shop = client(&mesh, "shop");
         let refuse = async { script.accept().await.fail(Status::new(code, "no such tenant")).await };
         let (status, ()) = tokio::join!(soon(who(&mut shop)), refuse);

@@ -61,9 +61,38 @@ async fn a_target_that_spans_two_authorities_is_served_and_the_top_level_is_not_
 }
 
 #[tokio::test]
+async fn a_name_that_is_no_host_is_escaped_where_its_template_is_of_the_new_style() {
+    let fleet = Fleet::start();
+    let backend = fleet.backend("a");
+    let escaped = "shop%20one%7Cl%C3%A4den%3Fx";
+    let name = format!("xdstp://one/envoy.config.listener.v3.Listener/{escaped}?a=1&b=2");
+    // Matched as gRPC escapes it.
+    let own = VirtualHost::new([escaped]).route(Route::prefix("/").cluster(cluster("one")));
+    let endpoints = at([backend.address()]);
+    fleet.control.set((
+        Listener::client(name).routes(RouteConfig::new("r").host(own)),
+        Cluster::eds(cluster("one"))
+            .service_name(ENDPOINTS.replace("two", "one"))
+            .endpoints(endpoints)
+            .into_resources(),
+    ));
+    let mesh =
+        MeshBuilder::from_bootstrap(bootstrap(&fleet, &fleet, &fleet)).and_then(MeshBuilder::build).unwrap();
+    for target in ["xds://one/shop one|läden?x", "xds://one/shop%20one%7Cl%C3%A4den%3Fx"] {
+        let mut client = EchoClient::new(mesh.channel(target).unwrap());
+        let reply = soon(client.unary(EchoRequest::say("x"))).await.unwrap().into_inner();
+        assert_eq!(reply.server, "a", "{target}");
+    }
+}
+
+#[tokio::test]
 async fn an_authority_that_nobody_knows_is_named_in_the_error_of_the_call() {
     let top = Fleet::start();
-    let mesh = MeshBuilder::from_bootstrap(bootstrap(&top, &top, &top)).and_then(MeshBuilder::build).unwrap();
+    let mesh = MeshBuilder::from_bootstrap(bootstrap(&top, &top, &top))
+        .unwrap()
+        .detailed_local_replies(true)
+        .build()
+        .unwrap();
     let mut client = EchoClient::new(mesh.channel("xds://nobody/shop").unwrap());
     let status = soon(client.unary(EchoRequest::say("x"))).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);

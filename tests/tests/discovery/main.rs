@@ -8,6 +8,7 @@ mod fallback;
 mod federation;
 mod incremental;
 mod last_good;
+mod log;
 mod outage;
 mod scale;
 mod shared;

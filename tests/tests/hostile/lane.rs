@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use envoy_types::pb::google::protobuf::Any;
-use mesh_core::snapshot::{
-    ClientSnapshot, ConfigSource, Resolution, ServerSnapshot, Subscription, UnappliedFields,
-};
+use mesh_core::snapshot::{ClientSnapshot, ConfigSource as _, Resolution, ServerSnapshot, Subscription};
 use mesh_tests::backend::App;
 use mesh_tests::echo::{EchoClient, EchoRequest};
 use mesh_tests::net::Port;
+use mesh_tests::shared::Shared;
 use mesh_tests::wait::{soon, until_snapshot};
 use mesh_tests::wire::{WireControlPlane, WireRequest, WireResponse, WireStream};
 use mesh_tower::Mesh;
@@ -65,23 +64,6 @@ struct Traffic {
     calls: Arc<AtomicU64>,
     failed: Arc<Mutex<Vec<String>>>,
     _callers: JoinSet<()>,
-}
-
-/// A source that a mesh and a test share.
-struct Shared(Arc<XdsSource>);
-
-impl ConfigSource for Shared {
-    fn client(&self, target: &str) -> Subscription<ClientSnapshot> {
-        self.0.client(target)
-    }
-
-    fn server(&self, address: SocketAddr) -> Subscription<ServerSnapshot> {
-        self.0.server(address)
-    }
-
-    fn unapplied(&self) -> Vec<UnappliedFields> {
-        self.0.unapplied()
-    }
 }
 
 // === impl Lane ===

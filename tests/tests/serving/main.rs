@@ -2,18 +2,26 @@
 
 mod adoption;
 mod drain;
+mod granted;
 mod mtls;
+mod not_serving;
 mod rbac;
+mod refused;
 mod reload;
 mod silent;
 
 use mesh_tests::ca::Identity;
 use mesh_tests::echo::{EchoClient, EchoReply, EchoRequest};
 use mesh_tests::fleet::{Fleet, Served, at, shop};
-use mesh_tower::{Mesh, MeshChannel};
+use mesh_tests::net::Port;
+use mesh_tests::wait::soon;
+use mesh_tower::server::ServerLimits;
+use mesh_tower::{Mesh, MeshBuilder, MeshChannel};
 use mesh_xds::server::{
     Cluster, DownstreamTls, Listener, Resource, Resources as _, RouteConfig, UpstreamTls,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonic::Status;
 
 type Client = EchoClient<MeshChannel>;
@@ -26,6 +34,16 @@ fn to(served: &Served, complete: impl FnOnce(Cluster) -> Cluster) -> Vec<Resourc
         complete(Cluster::eds("main").endpoints(at([served.address()]))),
     )
         .into_resources()
+}
+
+/// A page of an admin endpoint, its head and its body.
+async fn admin_page(admin: &Port, path: &str) -> String {
+    let mut socket = TcpStream::connect(admin.address()).await.expect("it listens");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    soon(socket.read_to_string(&mut answer)).await.expect("text");
+    answer
 }
 
 /// A server and a client mesh with mTLS between them.
@@ -41,9 +59,16 @@ struct Pair {
 impl Pair {
     /// `listener` completes what the server's listener says beyond TLS.
     fn start(listener: impl FnOnce(&Fleet, Listener) -> Listener) -> Self {
+        Self::start_limited(ServerLimits::default(), listener)
+    }
+
+    /// The same, with limits of the server.
+    fn start_limited(limits: ServerLimits, listener: impl FnOnce(&Fleet, Listener) -> Listener) -> Self {
         let fleet = Fleet::start();
         let (server, caller) = (fleet.ca.identity("reviews"), fleet.ca.identity("productpage"));
-        let serving = fleet.mesh_with("server", &server);
+        let bootstrap = fleet.bootstrap_with("server", &server);
+        let serving = MeshBuilder::from_bootstrap(bootstrap).expect("within a runtime").server_limits(limits);
+        let serving = serving.build().expect("a mesh");
         let app = mesh_tests::backend::App::new("reviews");
         let served =
             fleet.serve(&serving, app, |l| listener(&fleet, l.tls(DownstreamTls::mutual("default"))));
@@ -57,12 +82,12 @@ impl Pair {
 async fn say(client: &mut Client, text: &str) -> Result<EchoReply, Status> {
     // A call that fails at once never waits: a loop of such calls would keep everybody else from running.
     tokio::task::yield_now().await;
-    mesh_tests::wait::soon(client.unary(EchoRequest::say(text))).await.map(tonic::Response::into_inner)
+    soon(client.unary(EchoRequest::say(text))).await.map(tonic::Response::into_inner)
 }
 
 /// Calls until it succeeds: the first calls may come before the server's configuration.
 async fn until_ok(client: &mut Client) -> EchoReply {
-    mesh_tests::wait::soon(async {
+    soon(async {
         loop {
             if let Ok(reply) = say(client, "until").await {
                 return reply;

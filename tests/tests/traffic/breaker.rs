@@ -1,11 +1,16 @@
 //! Limits of a cluster: what is above them fails at once, and every way a call ends gives its place back.
 
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
 use mesh_tests::backend::Backend;
 use mesh_tests::echo::{EchoReply, EchoRequest};
-use mesh_tests::fleet::{Fleet, at};
+use mesh_tests::fleet::{Fleet, at, shop};
 use mesh_tests::wait::{beside, soon};
-use tokio::task::JoinHandle;
+use mesh_tower::Body;
+use mesh_xds::server::UpstreamTls;
+use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Code, Response, Status};
+use tower::ServiceExt as _;
 
 use crate::{Client, client, main_cluster, one_cluster, say};
 
@@ -60,4 +65,42 @@ async fn a_limit_that_changes_applies_to_new_requests() {
     a.app.open_gate();
     soon(held).await.unwrap().unwrap();
     assert_eq!(a.app.stats().connections, 1, "a new limit is no new connection");
+}
+
+/// Over HTTP/1.1 each call has a connection of its own.
+#[tokio::test]
+async fn an_endpoint_gets_no_more_connections_than_its_cluster_says() {
+    const CALLS: usize = 12;
+    for (limit, tls) in [(1, false), (3, false), (3, true)] {
+        let fleet = Fleet::start();
+        let (server, me) = (fleet.ca.identity("server"), fleet.ca.identity("client"));
+        let a = if tls { fleet.tls_backend("a", &server, true) } else { fleet.backend("a") };
+        let cluster = main_cluster(at([a.address()])).http1().max_connections_per_endpoint(limit);
+        let cluster = match tls {
+            true => cluster.tls(UpstreamTls::mutual("default").san(server.spiffe())),
+            false => cluster,
+        };
+        fleet.control.set(one_cluster(cluster));
+        let mesh = fleet.mesh_with("client", &me);
+        let channel = shop(&mesh);
+        let mut calls = JoinSet::new();
+        for _ in 0..CALLS {
+            let request = Request::get("/x?hold").body(Body::empty()).expect("valid");
+            calls.spawn(read(channel.clone().oneshot(request)));
+        }
+        let limit = u64::from(limit);
+        a.app.until(|stats| stats.in_flight == limit).await;
+        a.app.open_gate();
+        assert_eq!(soon(calls.join_all()).await, [StatusCode::OK; CALLS]);
+        let stats = a.app.stats();
+        assert_eq!((stats.connections, stats.most_in_flight), (limit, limit), "{stats:?}");
+    }
+}
+
+/// The status of a call whose answer was read to its end.
+async fn read(call: impl Future<Output = Result<http::Response<Body>, mesh_tower::Error>>) -> StatusCode {
+    let response = call.await.expect("never an error");
+    let status = response.status();
+    response.into_body().collect().await.expect("a whole body");
+    status
 }

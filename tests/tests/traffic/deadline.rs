@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use mesh_tests::echo::EchoRequest;
+use mesh_tests::echo::{EchoClient, EchoRequest};
 use mesh_tests::fault::{BadPeer, FramePeer, Manner, Verdict};
-use mesh_tests::fleet::{Fleet, at};
+use mesh_tests::fleet::{Fleet, at, shop};
+use mesh_tests::wait::soon;
+use mesh_tower::MeshBuilder;
+use mesh_xds::bootstrap::{Bootstrap, ServerConfig};
 use mesh_xds::server::{Endpoints, Listener, Resource, Resources as _, Retry, Route, RouteConfig};
 use tokio::time::Instant;
 use tonic::Code;
+use tower::ServiceExt as _;
 
-use crate::{Client, client, main_cluster, one_cluster, routed};
+use crate::{Client, client, detailed_client, main_cluster, one_cluster, routed};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 const LATEST: Duration = Duration::from_millis(600);
@@ -39,7 +43,7 @@ async fn exceeds(resources: Vec<Resource>) {
 #[tokio::test]
 async fn no_control_plane() {
     let fleet = Fleet::start_without_control_plane();
-    let (_mesh, mut client) = client(&fleet);
+    let (_mesh, mut client) = detailed_client(&fleet);
     let status = timed(&mut client, EchoRequest::say("x")).await;
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     assert!(status.message().contains("control plane unreachable"), "{status:?}");
@@ -48,10 +52,49 @@ async fn no_control_plane() {
 #[tokio::test]
 async fn no_control_plane_and_no_deadline() {
     let fleet = Fleet::start_without_control_plane();
-    let (_mesh, mut client) = client(&fleet);
+    let (_mesh, mut client) = detailed_client(&fleet);
     let status = client.unary(EchoRequest::say("x")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(status.message().contains("control plane unreachable"), "{status:?}");
+}
+
+/// A name of a label that is too long to be one: no server is asked for it.
+fn no_name() -> String {
+    format!("{}.invalid:1", "x".repeat(64))
+}
+
+#[tokio::test]
+async fn a_control_plane_whose_name_cannot_be_resolved_is_told_as_that() {
+    let server = ServerConfig::insecure(&format!("dns:///{}", no_name())).expect("a valid address");
+    let bootstrap = Bootstrap::builder("client").server(server).build().expect("a valid bootstrap");
+    let builder = MeshBuilder::from_bootstrap(bootstrap).expect("a builder").detailed_local_replies(true);
+    let mesh = builder.build().expect("a mesh");
+    let mut client = EchoClient::new(shop(&mesh));
+    let at_once = soon(client.unary(EchoRequest::say("x"))).await.expect_err("nobody to ask");
+    assert_eq!(at_once.code(), Code::Unavailable, "{at_once:?}");
+    let in_time = timed(&mut client, EchoRequest::say("x")).await;
+    assert_eq!(in_time.code(), Code::DeadlineExceeded, "{in_time:?}");
+    for text in [at_once.message(), in_time.message()] {
+        assert!(text.contains("cannot be resolved") && !text.contains("unreachable"), "{text}");
+    }
+    let ready = mesh.ready(Duration::ZERO).await.expect_err("not ready").to_string();
+    assert!(ready.contains("cannot be resolved"), "{ready}");
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_resolved_is_told_as_that() {
+    let fleet = Fleet::start_without_control_plane();
+    let mesh = fleet.mesh_builder("client").detailed_local_replies(true).build().expect("a mesh");
+    let channel = mesh.channel(&format!("dns:///{}", no_name())).expect("a target");
+    let status = soon(EchoClient::new(channel.clone()).unary(EchoRequest::say("x"))).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    let request = http::Request::get("/").body(mesh_tower::Body::empty()).expect("valid");
+    let response = soon(channel.oneshot(request)).await.expect("never an error");
+    assert_eq!(response.status(), http::StatusCode::SERVICE_UNAVAILABLE);
+    let error = response.extensions().get::<mesh_tower::Error>().expect("a reply of the mesh").to_string();
+    for text in [status.message(), &error] {
+        assert!(text.contains("it cannot be resolved") && !text.contains("control plane"), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -139,7 +182,7 @@ async fn timeout_and_max_stream_duration_of_a_route_are_kept() {
     ] {
         fleet.control.set(routed(route, main_cluster(at([peer.address()]))));
         let (_mesh, mut client) = client(&fleet);
-        let status = mesh_tests::wait::soon(client.unary(EchoRequest::say("x"))).await.unwrap_err();
+        let status = soon(client.unary(EchoRequest::say("x"))).await.unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     }
 }

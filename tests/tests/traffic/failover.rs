@@ -4,7 +4,7 @@ use mesh_tests::fleet::{Fleet, at};
 use mesh_xds::server::{Endpoints, Locality};
 use tonic::Code;
 
-use crate::{client, main_cluster, one_cluster, say, spread, until_served_by};
+use crate::{client, detailed_client, main_cluster, one_cluster, say, spread, until_served_by};
 
 fn tiers(first: Locality, second: Locality) -> Endpoints {
     Endpoints::new("").locality(first.priority(0)).locality(second.priority(1))
@@ -78,7 +78,7 @@ async fn no_endpoints_is_unavailable_at_once_and_ends_when_some_come() {
     let fleet = Fleet::start();
     let a = fleet.backend("a");
     fleet.control.set(one_cluster(main_cluster(Endpoints::new(""))));
-    let (_mesh, mut client) = client(&fleet);
+    let (_mesh, mut client) = detailed_client(&fleet);
     let status = mesh_tests::wait::soon(say(&mut client, "x")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("main"), "{status:?}");

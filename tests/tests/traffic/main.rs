@@ -2,10 +2,15 @@
 
 mod balancing;
 mod breaker;
+mod causes;
 mod deadline;
 mod events;
 mod failover;
+mod goaway;
 mod http;
+mod http1;
+mod replies;
+mod resets;
 mod retry;
 mod routing;
 
@@ -44,6 +49,13 @@ fn main_cluster(endpoints: Endpoints) -> Cluster {
 /// A mesh in the fleet, and a client of `shop` on it.
 fn client(fleet: &Fleet) -> (mesh_tower::Mesh, Client) {
     let mesh = fleet.mesh("client");
+    let client = EchoClient::new(shop(&mesh));
+    (mesh, client)
+}
+
+/// The same, with details in the answers of the mesh.
+fn detailed_client(fleet: &Fleet) -> (mesh_tower::Mesh, Client) {
+    let mesh = fleet.mesh_builder("client").detailed_local_replies(true).build().expect("a mesh");
     let client = EchoClient::new(shop(&mesh));
     (mesh, client)
 }

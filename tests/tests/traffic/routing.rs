@@ -1,11 +1,12 @@
 //! Which cluster a request goes to.
 
-use mesh_tests::echo::{EchoRequest, UNARY};
-use mesh_tests::fleet::{Fleet, at};
+use mesh_tests::echo::{EchoClient, EchoRequest, UNARY};
+use mesh_tests::fleet::{Fleet, at, shop};
 use mesh_xds::server::{Cluster, HeaderMatch, Listener, Route, RouteConfig, VirtualHost};
 use tonic::Code;
+use tower::ServiceExt as _;
 
-use crate::{client, main_cluster, one_cluster, say, spread, until_served_by};
+use crate::{client, main_cluster, one_cluster, routed, say, spread, until_served_by};
 
 fn split(v1: u32, v2: u32) -> RouteConfig {
     let route = Route::prefix("/").weighted([("v1", v1), ("v2", v2)]);
@@ -136,4 +137,29 @@ async fn a_cluster_that_leaves_and_returns_a_hundred_times_never_shows_a_stale_e
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_route_that_cannot_be_served_says_which_action_it_has() {
+    let fleet = Fleet::start();
+    let a = fleet.backend("a");
+    let cases = [
+        (Route::prefix("/").redirect_to("elsewhere"), "the route's action is not implemented: redirect"),
+        (
+            Route::prefix("/").non_forwarding(),
+            "the route's action is not for this side: non_forwarding_action",
+        ),
+    ];
+    for (route, text) in cases {
+        fleet.control.set(routed(route, main_cluster(at([a.address()]))));
+        let mesh = fleet.mesh_builder("client").detailed_local_replies(true).build().unwrap();
+        let status = say(&mut EchoClient::new(shop(&mesh)), "x").await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, text));
+        let request = http::Request::get("/").body(mesh_tower::Body::empty()).unwrap();
+        let response = shop(&mesh).oneshot(request).await.expect("never an error");
+        assert_eq!(response.status(), http::StatusCode::SERVICE_UNAVAILABLE);
+        let error = response.extensions().get::<mesh_tower::Error>().expect("a reply of the mesh");
+        assert_eq!(error.to_string(), text);
+    }
+    assert_eq!(a.app.stats().requests, 0);
 }

@@ -1,14 +1,16 @@
 //! Only endpoints that are READY are picked, and what cannot be reached disturbs nobody.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mesh_core::config::endpoints::{Address, DropOverload, EndpointsConfig};
 use mesh_core::config::units::PerMillion;
 use mesh_core::error::Reason;
 use mesh_core::testing::endpoints;
-use tokio::io::duplex;
+use tokio::io::{DuplexStream, duplex};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt as _;
 
@@ -23,6 +25,44 @@ struct OneGood {
     refused: AtomicUsize,
 }
 
+/// Servers in memory that can be stopped.
+#[derive(Debug, Default)]
+struct Replicas {
+    running: Mutex<HashMap<u16, JoinSet<()>>>,
+}
+
+impl Replicas {
+    fn start(&self, port: u16) {
+        self.running.lock().unwrap().insert(port, JoinSet::new());
+    }
+
+    fn stop(&self, port: u16) {
+        self.running.lock().unwrap().remove(&port);
+    }
+}
+
+impl Connector for Replicas {
+    fn connect<'a>(&'a self, address: &'a Address) -> ConnectFuture<'a> {
+        Box::pin(async move {
+            let Address::Socket(address) = address else { unreachable!("no other") };
+            let mut running = self.running.lock().unwrap();
+            let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+            let running = running.get_mut(&address.port()).ok_or(refused)?;
+            let (near, far) = duplex(64 * 1024);
+            running.spawn(async move { drop(serve(far).await) });
+            Ok(Box::new(near) as BoxIo)
+        })
+    }
+}
+
+async fn serve(io: DuplexStream) -> hyper::Result<()> {
+    let service = hyper::service::service_fn(|_| async {
+        Ok::<_, std::convert::Infallible>(http::Response::new(crate::Body::full("good")))
+    });
+    let http = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+    http.serve_connection(hyper_util::rt::TokioIo::new(io), service).await
+}
+
 impl Connector for OneGood {
     fn connect<'a>(&'a self, address: &'a Address) -> ConnectFuture<'a> {
         let good = matches!(address, Address::Socket(socket) if socket.port() == 1);
@@ -33,13 +73,7 @@ impl Connector for OneGood {
             }
             sleep(Duration::from_millis(20)).await;
             let (near, far) = duplex(64 * 1024);
-            crate::spawn(async move {
-                let service = hyper::service::service_fn(|_| async {
-                    Ok::<_, std::convert::Infallible>(http::Response::new(crate::Body::full("good")))
-                });
-                let http = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
-                http.serve_connection(hyper_util::rt::TokioIo::new(far), service).await
-            });
+            crate::spawn(serve(far));
             Ok(Box::new(near) as BoxIo)
         })
     }
@@ -62,6 +96,27 @@ async fn one_of_two_endpoints_that_refuses_costs_no_call() {
         began.elapsed() > Duration::from_secs(20) && refused >= 4,
         "{refused} attempts in the background"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_restart_one_right_after_the_other_cost_no_call() {
+    let replicas = Arc::new(Replicas::default());
+    let world = World::with(|builder| builder.connector(replicas.clone()));
+    let ports = [1, 2, 3];
+    ports.iter().for_each(|port| replicas.start(*port));
+    world.publish_endpoints(endpoints(ports));
+    let channel = world.channel().strict();
+    for n in 0..60 {
+        // The first two have only just come back, and are backing off, when the third one goes.
+        let gone = ports[n % 3];
+        replicas.stop(gone);
+        for _ in 0..30 {
+            sleep(Duration::from_millis(10)).await;
+            let response = channel.clone().oneshot(get("/")).await.unwrap();
+            assert_eq!(read(response).await.0, "good");
+        }
+        replicas.start(gone);
+    }
 }
 
 #[tokio::test(start_paused = true)]

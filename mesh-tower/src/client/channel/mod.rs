@@ -14,7 +14,6 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::uri::Authority;
 use http::{Request, Response};
 use mesh_core::deadline::caller_timeout;
 use mesh_core::error::{Reason, Rejection};
@@ -23,6 +22,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 pub use self::future::ResponseFuture;
+use self::target::TargetAuthority;
 use super::pin::Target;
 use super::request::{Call, Shared};
 use super::service::Service as _;
@@ -30,7 +30,8 @@ use super::stack::{ClientStack, compose};
 use crate::body::{Body, BoxError};
 use crate::context;
 use crate::error::Error;
-use crate::local_reply;
+use crate::header_scan::HeaderScan;
+use crate::local_reply::Side;
 
 /// Calls one target through the mesh. Cheap to clone; clones share everything.
 ///
@@ -50,14 +51,14 @@ pub struct StrictChannel {
 struct Inner {
     stack: ClientStack,
     target: Arc<Target>,
-    authority: Arc<Authority>,
+    authority: Arc<TargetAuthority>,
     shared: Arc<Shared>,
 }
 
 // === impl MeshChannel ===
 
 impl MeshChannel {
-    pub(crate) fn new(target: Arc<Target>, authority: Authority, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(target: Arc<Target>, authority: TargetAuthority, shared: Arc<Shared>) -> Self {
         let stack = compose(target.clone(), &shared.runtime);
         Self { inner: Arc::new(Inner { stack, target, authority: Arc::new(authority), shared }) }
     }
@@ -84,11 +85,20 @@ impl MeshChannel {
             };
             match outcome {
                 Ok(response) => Ok(response),
-                Err(rejection) if strict => Err(Error::from(rejection)),
-                Err(rejection) => Ok(local_reply::reply(kind, rejection)),
+                Err(rejection) if strict => Err(strict_error(kind, inner.shared.replies.error(rejection))),
+                Err(rejection) => Ok(inner.shared.replies.reply(Side::Client, kind, rejection)),
             }
         }))
     }
+}
+
+/// tonic's client looks for a status among the sources of an error.
+fn strict_error(kind: RequestKind, error: Error) -> Error {
+    #[cfg(feature = "tonic")]
+    let error = if kind == RequestKind::Grpc { crate::glue::tonic::with_status(error) } else { error };
+    #[cfg(not(feature = "tonic"))]
+    let _ = kind;
+    error
 }
 
 impl<B> Service<Request<B>> for MeshChannel
@@ -139,17 +149,21 @@ where
 
 impl Inner {
     fn start(&self, request: Request<Body>) -> Box<Call> {
-        let kind = RequestKind::of(request.headers());
+        let HeaderScan { kind, hosts, grpc_timeout, traceparent, .. } =
+            HeaderScan::of_call(request.headers());
         let timeout = match kind {
-            RequestKind::Grpc => caller_timeout(request.headers()),
-            RequestKind::Http => None,
+            RequestKind::Grpc if grpc_timeout => caller_timeout(request.headers()),
+            RequestKind::Grpc | RequestKind::Http => None,
         };
+        self.shared.calls.begin();
         // Made where it stays: it is large.
         let place = Box::new_uninit();
         let call = Call {
             request,
             exchange: Default::default(),
             kind,
+            has_host: hosts > 0,
+            has_traceparent: traceparent,
             authority: self.authority.clone(),
             arrived: Instant::now(),
             timeout,

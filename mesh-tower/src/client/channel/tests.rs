@@ -35,7 +35,8 @@ fn a_channel_is_shared_and_sent_like_any_value() {
 async fn a_call_in_flight_is_small() {
     let future = world().channel().call(get("/"));
     let sizes = (size_of_val(&*future.0), size_of::<Call>());
-    assert!(sizes.0 <= 1024 && sizes.1 <= 1152, "future and call are {sizes:?} bytes");
+    // The allocator of glibc keeps blocks of up to 1,032 bytes for the thread that freed them.
+    assert!(sizes.0 <= 1024 && sizes.1 <= 1032, "future and call are {sizes:?} bytes");
 }
 
 #[tokio::test]

@@ -45,9 +45,7 @@ pub(super) enum State<'c> {
 impl State<'_> {
     pub(super) fn in_process(upstream: &dyn Upstream, endpoint: &Address, exchange: &mut Exchange) -> Self {
         // The attempt has its request until it is sent.
-        exchange
-            .take_request()
-            .map_or(Self::Refused(None), |request| Self::InProcess(upstream.send(endpoint, request)))
+        exchange.send(|request| upstream.send(endpoint, request)).map_or(Self::Refused(None), Self::InProcess)
     }
 }
 
@@ -66,17 +64,18 @@ impl Future for ResponseFuture<'_> {
             this.state = match &mut this.state {
                 State::Sending(sending) => break ready!(Pin::new(sending).poll(cx)),
                 State::InProcess(sending) => break ready!(sending.as_mut().poll(cx)),
-                State::Leased(lease) => match (lease.take(), this.exchange.take_request()) {
-                    (Some(lease), Some(request)) => {
-                        this.can_repeat = can_repeat(&request);
-                        match lease.start(cx, request) {
-                            Ok(sending) => State::Sending(sending),
-                            Err(error) => break Err(error),
-                        }
-                    }
+                State::Leased(lease) => {
                     // Both are there until this state is replaced.
-                    (_, _) => State::Refused(None),
-                },
+                    let started = lease.take().and_then(|lease| {
+                        this.can_repeat = this.exchange.request().is_some_and(can_repeat);
+                        this.exchange.send(|request| lease.start(cx, request))
+                    });
+                    match started {
+                        Some(Ok(sending)) => State::Sending(sending),
+                        Some(Err(error)) => break Err(error),
+                        None => State::Refused(None),
+                    }
+                }
                 State::Waiting(wait) => match ready!(wait.as_mut().poll(cx)) {
                     Ok(lease) => State::Leased(Some(lease)),
                     Err(rejection) => State::Refused(Some(unsent(rejection))),

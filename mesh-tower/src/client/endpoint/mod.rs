@@ -47,7 +47,7 @@ impl Service<PickedStage> for Endpoint {
 fn lease<'c>(pool: &'c EndpointPool, key: &'c ConnectionKey, cluster: &'c PinnedCluster) -> State<'c> {
     match pool.try_acquire(key) {
         TryAcquire::Ready(lease) => State::Leased(Some(lease)),
-        TryAcquire::Failed(error) => State::Refused(Some(unsent(connect_failed(cluster, &error)))),
+        TryAcquire::Failed(error) => State::Refused(Some(unsent(connect_failed(cluster, error)))),
         TryAcquire::WouldWait => match cluster.runtime.permits().pending(&cluster.config.limits) {
             Ok(permit) => State::Waiting(Box::pin(async move {
                 let _permit = permit;
@@ -63,7 +63,7 @@ async fn acquire(
     key: &ConnectionKey,
     cluster: &PinnedCluster,
 ) -> Result<Lease, Rejection> {
-    pool.acquire(key).await.map_err(|error| connect_failed(cluster, &error))
+    pool.acquire(key).await.map_err(|error| connect_failed(cluster, error))
 }
 
 fn refusal(cluster: &PinnedCluster, overloaded: Overloaded) -> Rejection {

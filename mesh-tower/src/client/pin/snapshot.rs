@@ -93,7 +93,9 @@ impl PinnedSnapshot {
                 let make = || pin(resolved, slot.generation, &self.runtime);
                 Ok(slot.cluster.get_or_init(make).clone())
             }
-            Some(Err(error)) => Err(Rejection::new(Reason::NoCluster).with_detail(error.to_string())),
+            Some(Err(error)) => Err(Rejection::new(Reason::NoCluster)
+                .with_detail(error.to_string())
+                .with_source(Arc::new(error.clone()))),
             None => Err(Rejection::new(Reason::NoCluster)),
         }
     }

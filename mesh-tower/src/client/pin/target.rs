@@ -4,6 +4,7 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mesh_core::error::{Reason, Rejection};
@@ -59,6 +60,14 @@ impl Target {
         runtime: &Arc<Runtime>,
     ) -> Arc<Self> {
         let first = state(&subscription.cell().load(), None, runtime);
+        let waits_for = match &first {
+            State::Pending(error) => {
+                // At once: what is misspelt is never answered, and is told only when the control plane's time is up.
+                tracing::info!(target = &*name, "waiting for {} {:?}", error.kind, error.name);
+                Some(error.clone())
+            }
+            State::Unreachable(_) | State::Ready(_) | State::Failed(_) => None,
+        };
         let shared = Arc::new(Shared {
             state: ArcSwap::from_pointee(first),
             changed: Notify::new(),
@@ -66,7 +75,8 @@ impl Target {
         });
         let span = tracing::debug_span!(parent: None, "mesh.target", target = %name);
         let changes = subscription.cell().subscribe();
-        let follow = Task::spawn(runtime.handle(), span, follow(changes, shared.clone(), runtime.clone()));
+        let follow =
+            Task::spawn(runtime.handle(), span, follow(changes, shared.clone(), runtime.clone(), waits_for));
         Arc::new(Self { name, shared, _follow: follow, _subscription: subscription })
     }
 
@@ -76,7 +86,7 @@ impl Target {
             State::Ready(snapshot) => Some(Ok(snapshot.clone())),
             State::Failed(rejection) => Some(Err(rejection.clone())),
             State::Unreachable(error) if patience == Patience::FailFast => {
-                Some(Err(Rejection::new(Reason::NoConfiguration).with_detail(error.to_string())))
+                Some(Err(explained(Reason::NoConfiguration, error)))
             }
             State::Pending(_) | State::Unreachable(_) => None,
         }
@@ -99,10 +109,9 @@ impl Target {
 
     /// A refusal that says what is waited for.
     pub(crate) fn refusal(&self, reason: Reason) -> Rejection {
-        let rejection = Rejection::new(reason);
         match &**self.shared.state.load() {
-            State::Pending(error) | State::Unreachable(error) => rejection.with_detail(error.to_string()),
-            State::Ready(_) => rejection,
+            State::Pending(error) | State::Unreachable(error) => explained(reason, error),
+            State::Ready(_) => Rejection::new(reason),
             State::Failed(rejection) => rejection.clone(),
         }
     }
@@ -122,10 +131,25 @@ impl fmt::Debug for Target {
 
 /// Follows the source. The runtime is reconciled before the snapshot is published: a request that sees a snapshot
 /// finds its pickers in place.
-async fn follow(mut changes: Changes<ClientSnapshot>, shared: Arc<Shared>, runtime: Arc<Runtime>) {
+async fn follow(
+    mut changes: Changes<ClientSnapshot>,
+    shared: Arc<Shared>,
+    runtime: Arc<Runtime>,
+    mut told: Option<ConfigError>,
+) {
     // The first value is the one that `open` has already applied, or a newer one: applying it again changes nothing.
     loop {
-        let resolution = changes.changed().await;
+        let resolution = if matches!(**shared.state.load(), State::Pending(_)) {
+            match tokio::time::timeout(TOLD_AFTER, changes.changed()).await {
+                Ok(resolution) => resolution,
+                Err(_) => {
+                    tell(&shared, &mut told);
+                    changes.changed().await
+                }
+            }
+        } else {
+            changes.changed().await
+        };
         let before = shared.ready();
         let next = state(&resolution, before.as_deref(), &runtime);
         match &next {
@@ -139,6 +163,16 @@ async fn follow(mut changes: Changes<ClientSnapshot>, shared: Arc<Shared>, runti
     }
 }
 
+/// What is waited for when nothing has come for a while, if that has not been said.
+fn tell(shared: &Shared, told: &mut Option<ConfigError>) {
+    if let State::Pending(error) = &**shared.state.load()
+        && told.as_ref() != Some(error)
+    {
+        tracing::info!("waiting for {} {:?}", error.kind, error.name);
+        *told = Some(error.clone());
+    }
+}
+
 fn state(
     resolution: &Resolution<ClientSnapshot>,
     before: Option<&PinnedSnapshot>,
@@ -149,17 +183,28 @@ fn state(
         Resolution::Ready(snapshot) => State::Ready(Arc::new(PinnedSnapshot::new(snapshot, before, runtime))),
         Resolution::Failed(error) => {
             let reason = match error.problem {
-                ConfigProblem::Unreachable(_) => return State::Unreachable(error.clone()),
+                ConfigProblem::Unreachable(_) | ConfigProblem::Unresolved(_) => {
+                    return State::Unreachable(error.clone());
+                }
                 // An unknown name: there is no such thing to send requests to.
+                ConfigProblem::DoesNotExist if error.kind == LISTENER => Reason::UnknownTarget,
                 ConfigProblem::DoesNotExist => Reason::NoRoute,
                 ConfigProblem::Pending
                 | ConfigProblem::Invalid(_)
                 | ConfigProblem::ReceivedError(_)
                 | ConfigProblem::Empty => Reason::NoConfiguration,
             };
-            State::Failed(Rejection::new(reason).with_detail(error.to_string()))
+            State::Failed(explained(reason, error))
         }
     }
+}
+
+/// After how long a second line says what is waited for: the listener has come by then, or does not come.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
+const LISTENER: &str = "listener";
+
+fn explained(reason: Reason, error: &ConfigError) -> Rejection {
+    Rejection::new(reason).with_detail(error.to_string()).with_source(Arc::new(error.clone()))
 }
 
 // === impl Shared ===

@@ -10,7 +10,7 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use mesh_core::breaker::Permit;
 use mesh_core::config::retry::RetryPolicy;
 use mesh_core::config::route::RouteAction;
@@ -18,7 +18,7 @@ use mesh_core::deadline::{Deadline, GRPC_TIMEOUT, format_grpc_timeout};
 use mesh_core::error::{Reason, Rejection};
 use mesh_core::outcome::{Outcome, ResponseFlags};
 use mesh_core::request::RequestKind;
-use mesh_core::retry::{Ended, Retries, Stop, Verdict, attempt_timeout};
+use mesh_core::retry::{Ended, Retries, Stop, Untouched, Verdict, attempt_timeout};
 use mesh_core::route::RouteEntry;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -40,9 +40,15 @@ pub(crate) struct Retry<S> {
     runtime: Handle,
 }
 
+/// `grpc-previous-rpc-attempts`.
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
 /// Transparent repetitions in a row. Each needs a connection that closed in the very moment of sending, so this many
 /// mean that something else is wrong; the bound keeps a call from spinning.
 const MOST_TRANSPARENT: u32 = 32;
+
+/// Connections that may go away under one call. The pool paces them, so this only ends what would go on for ever.
+const MOST_GONE_AWAY: u32 = 256;
 
 /// The state of one call's attempts.
 struct Attempts<'c> {
@@ -51,6 +57,16 @@ struct Attempts<'c> {
     retries: Retries,
     permit: Option<Permit>,
     transparent: u32,
+    gone_away: u32,
+    /// Retries by policy so far.
+    previous: u32,
+}
+
+/// What changes in the head of a request from attempt to attempt.
+struct Fresh<'c> {
+    span: Option<&'c ActiveSpan>,
+    deadline: Option<Deadline>,
+    previous: u32,
 }
 
 /// What follows an attempt.
@@ -104,31 +120,34 @@ impl<'c> Attempts<'c> {
             retries: Retries::new(),
             permit: None,
             transparent: 0,
+            gone_away: 0,
+            previous: 0,
         }
     }
 
     /// Makes the request of the next attempt.
     fn prepare(&mut self, call: &mut Call) -> Result<(), Rejection> {
-        // Made where it stays.
-        if !matches!(call.exchange, Exchange::Request(_)) {
-            let body = self.replay.next().ok_or_else(|| Rejection::new(Reason::RequestBody))?;
-            call.exchange = Exchange::Request(copy_of(&call.request, body));
-        }
         let of_call = call.span.as_ref();
         call.answer.held.span =
-            of_call.filter(|span| span.is_recorded()).map(|of_call| begin_span(call, of_call));
-        let Exchange::Request(request) = &mut call.exchange else {
-            return Err(Rejection::new(Reason::RequestBody));
+            of_call.filter(|span| span.is_recorded()).map(|of_call| Box::new(begin_span(call, of_call)));
+        let fresh = Fresh {
+            // The peer continues the span of the attempt, or else that of the call.
+            span: call.answer.held.span.as_deref().or(call.span.as_ref()),
+            deadline: call.deadline.filter(|_| call.kind == RequestKind::Grpc),
+            previous: if call.kind == RequestKind::Grpc { self.previous } else { 0 },
         };
-        // The peer continues the span of the attempt, or else that of the call.
-        if let Some(span) = call.answer.held.span.as_ref().or(call.span.as_ref()) {
-            span.context().inject(request.headers_mut());
-        }
-        if let (RequestKind::Grpc, Some(deadline)) = (call.kind, call.deadline) {
-            put_timeout(request.headers_mut(), &deadline);
+        if let Exchange::Request(request) = &mut call.exchange {
+            // It came back from an attempt that sent nothing of it.
+            fresh.write(request.headers_mut());
+        } else {
+            let body = self.replay.next().ok_or_else(|| Rejection::new(Reason::RequestBody))?;
+            // Before they are copied: a copy has no room for more.
+            fresh.write(call.request.headers_mut());
+            // Made where it stays.
+            call.exchange = Exchange::Request(copy_of(&call.request, body));
         }
         if call.facts.attempts == 0 {
-            call.facts.known_bytes += header_bytes(request.headers());
+            call.facts.known_bytes += header_bytes(call.request.headers());
             call.facts.streamed_bytes = self.replay.streamed_bytes();
         }
         call.facts.attempts += 1;
@@ -149,15 +168,13 @@ impl<'c> Attempts<'c> {
         cluster: &PinnedCluster,
     ) -> Next {
         let ended = ended(&result, call);
-        let outcome = ended.outcome;
+        let (outcome, untouched) = (ended.outcome, ended.untouched);
         let verdict = self.retries.after(self.policy, &ended, &mut ThreadRng);
         let next = match verdict {
-            Verdict::Transparent if self.transparent < MOST_TRANSPARENT && self.can_repeat(call) => {
-                self.transparent += 1;
-                Next::Again
-            }
+            Verdict::Transparent if self.can_repeat(call) && self.count_transparent(untouched) => Next::Again,
             Verdict::Retry { after } if self.can_repeat(call) => {
                 if self.permit(cluster) {
+                    self.previous += 1;
                     Next::After(after)
                 } else {
                     call.facts.flags = call.facts.flags.union(ResponseFlags::UPSTREAM_OVERFLOW);
@@ -179,6 +196,17 @@ impl<'c> Attempts<'c> {
         next
     }
 
+    /// Whether there is room for one more transparent repetition.
+    fn count_transparent(&mut self, untouched: Option<Untouched>) -> bool {
+        if untouched == Some(Untouched::GoneAway) {
+            self.transparent = 0;
+            self.gone_away += 1;
+            return self.gone_away <= MOST_GONE_AWAY;
+        }
+        self.transparent += 1;
+        self.transparent <= MOST_TRANSPARENT
+    }
+
     fn can_repeat(&self, call: &Call) -> bool {
         matches!(call.exchange, Exchange::Request(_)) || self.replay.can_repeat()
     }
@@ -197,6 +225,23 @@ impl<'c> Attempts<'c> {
             call.answer.held.retry = self.permit.take();
         }
         Next::Return(result.map_err(|error| error.rejection))
+    }
+}
+
+// === impl Fresh ===
+
+impl Fresh<'_> {
+    fn write(&self, headers: &mut HeaderMap) {
+        if let Some(span) = self.span {
+            span.context().inject(headers);
+        }
+        if let Some(deadline) = &self.deadline {
+            put_timeout(headers, deadline);
+        }
+        if self.previous > 0 {
+            // gRFC A6.
+            headers.insert(PREVIOUS_ATTEMPTS, HeaderValue::from(self.previous));
+        }
     }
 }
 
@@ -232,7 +277,7 @@ fn ended<'c>(result: &Result<Outcome, AttemptError>, call: &'c Call) -> Ended<'c
 fn policy_of(route: &RouteEntry) -> Option<&RetryPolicy> {
     match &route.action {
         RouteAction::Forward(forward) => forward.retry.as_deref(),
-        RouteAction::NonForwarding | RouteAction::DirectResponse { .. } | RouteAction::Unsupported => None,
+        RouteAction::NonForwarding | RouteAction::DirectResponse { .. } | RouteAction::Unsupported(_) => None,
     }
 }
 

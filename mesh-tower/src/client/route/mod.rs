@@ -4,16 +4,16 @@
 //! direct responses, and tightens the deadline by the route's bounds (gRFC A28, A31; Envoy's route timeouts). On drop:
 //! nothing. On config change: the decision stands for the life of the call.
 
+mod direct;
 mod target;
 
-use http::Response;
 use http::header::{HOST, HeaderValue};
 use http::uri::Authority;
 use mesh_core::config::route::{ForwardAction, RouteAction};
 use mesh_core::deadline::{Bounds, effective};
 use mesh_core::error::{Reason, Rejection};
 use mesh_core::outcome::Outcome;
-use mesh_core::request::RequestHead;
+use mesh_core::request::{RequestHead, Target};
 use mesh_core::route::{Decision, NoRoute, RouteTable};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -21,7 +21,6 @@ use tokio::time::Instant;
 use super::deadline::Within;
 use super::request::{Call, Pinned, PinnedStage, Routed, RoutedStage};
 use super::service::Service;
-use crate::body::Body;
 use crate::runtime::rng::ThreadRng;
 
 /// The layer.
@@ -58,25 +57,32 @@ impl<S: Service<RoutedStage>> Service<PinnedStage> for Route<S> {
 
 fn route(Pinned { call, snapshot }: Pinned<'_>) -> Result<Way<'_>, Rejection> {
     let host = match call.request.uri().authority() {
-        Some(_) => None,
-        None => call.request.headers().get(HOST).cloned(),
+        None if call.has_host => call.request.headers().get(HOST).cloned(),
+        Some(_) | None => None,
     };
     let Decision { route, cluster, cluster_overrides: _ } = decide(call, host.as_ref(), &snapshot.routes)?;
     call.facts.route = Some(route.clone());
     let forward = match &route.action {
         RouteAction::Forward(forward) => forward,
         RouteAction::DirectResponse { status, body } => {
-            let mut response = Response::new(Body::full(body.to_vec()));
-            *response.status_mut() = *status;
+            let uri = call.request.uri();
+            let of_host = || host.as_ref().and_then(|host| host.to_str().ok());
+            let authority = uri.authority().map(Authority::as_str).or_else(of_host);
+            let authority = authority.unwrap_or_else(|| call.authority.sent().as_str());
+            let asked = (call.kind, call.request.method(), uri, authority);
+            let response = direct::respond(asked, *status, body);
             return Ok(Way::Answered(call.exchange.receive(response, call.kind)));
         }
-        RouteAction::NonForwarding | RouteAction::Unsupported => {
-            return Err(Rejection::new(Reason::UnsupportedAction));
+        RouteAction::NonForwarding => {
+            return Err(Rejection::new(Reason::UnsupportedAction).with_detail("non_forwarding_action"));
+        }
+        RouteAction::Unsupported(what) => {
+            return Err(Rejection::new(Reason::UnimplementedAction).with_detail(*what));
         }
     };
     let cluster = snapshot.cluster(cluster)?;
     call.facts.cluster = Some(cluster.clone());
-    let own = target::Own { host, target: &call.authority };
+    let own = target::Own { host, target: call.authority.sent() };
     target::prepare(&mut call.request, own, &route, forward, &cluster)?;
     call.deadline = bounds(call, forward, snapshot.max_stream_duration);
     Ok(Way::Forward(Routed { call, route, cluster }))
@@ -91,9 +97,10 @@ fn decide(call: &Call, host: Option<&HeaderValue>, routes: &RouteTable) -> Resul
         method: call.request.method(),
         scheme: uri.scheme_str().unwrap_or("http"),
         authority: authority.unwrap_or_else(|| call.authority.as_str()),
-        path_and_query: uri.path_and_query().map_or("/", |path| path.as_str()),
+        target: uri.path_and_query().map_or_else(|| Target::new("/"), Target::of),
         headers: call.request.headers(),
         kind: call.kind,
+        trusts_forwarded_for: false,
     };
     routes.decide(&head, &mut ThreadRng).map_err(|no_route| {
         let what = match no_route {

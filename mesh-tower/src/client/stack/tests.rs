@@ -27,6 +27,7 @@ use crate::client::testing::{
     Answer, Unreachable, World, cluster, get, grpc, grpc_response, read, settle, trailers_only,
 };
 use crate::runtime::endpoint::{Upstream, UpstreamFuture};
+use crate::transport::error::{FailureKind, Progress, SendError};
 use crate::transport::pool::ConnectivityState;
 
 fn answer(
@@ -133,16 +134,18 @@ async fn a_target_that_does_not_exist_is_404_or_unavailable_and_says_who_was_ask
     let channel = world.channel();
     let response = channel.clone().oneshot(get("/")).await.unwrap();
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
-    assert!(response.extensions().get::<Error>().unwrap().is_no_route());
+    let error = response.extensions().get::<Error>().unwrap();
+    assert!(error.is_no_route());
+    assert_eq!(error.to_string(), r#"no such target: listener "shop" does not exist (node "node-1")"#);
     let (text, _) = read(response).await;
-    assert_eq!(text, r#"no route: listener "shop" does not exist (node "node-1")"#);
+    assert_eq!(text, "NR: no such target");
     let response = channel.clone().oneshot(grpc("/s/m")).await.unwrap();
     assert_eq!(
         (response.status(), response.headers()["grpc-status"].as_bytes()),
         (StatusCode::OK, &b"14"[..])
     );
     let error = channel.strict().oneshot(get("/")).await.unwrap_err();
-    assert_eq!(error.reason(), Some(Reason::NoRoute));
+    assert_eq!(error.reason(), Some(Reason::UnknownTarget));
     assert!(world.events.take().iter().all(|event| event.flags == "NR"));
 }
 
@@ -233,6 +236,11 @@ async fn a_retry_policy_repeats_the_whole_request_and_gives_up_with_a_flag() {
     let count = tries.clone();
     let upstream = Answer(move |_: &Address, request: Request<Body>| -> UpstreamFuture {
         let n = count.fetch_add(1, Ordering::SeqCst);
+        let previous = request
+            .headers()
+            .get("grpc-previous-rpc-attempts")
+            .map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(previous, (n > 0).then(|| n.to_string()), "gRFC A6");
         Box::pin(async move {
             let body = request.into_body().collect().await.unwrap().to_bytes();
             assert_eq!(body.len(), 7, "every attempt has the whole body");
@@ -297,6 +305,76 @@ async fn a_permit_is_held_to_the_end_of_the_body_and_the_event_is_told_there() {
     assert_eq!(channel.oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
 }
 
+/// Fails each attempt so late, by the peer's reset.
+fn resets_after(wait: Duration, code: u32) -> World {
+    World::over(Answer(move |_: &Address, _: Request<Body>| -> UpstreamFuture {
+        Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            Err(SendError::new(FailureKind::Reset(code), Progress::Sent))
+        })
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_a_call_once_its_deadline_has_passed_is_the_deadline() {
+    const TIMEOUT: Duration = Duration::from_millis(500);
+    let just_before = TIMEOUT - Duration::from_millis(1);
+    for (wait, code, status) in
+        [(TIMEOUT, 8, "4"), (TIMEOUT, 2, "4"), (just_before, 8, "1"), (just_before, 2, "13")]
+    {
+        let world = resets_after(wait, code);
+        world.publish_endpoints(endpoints([1]));
+        let mut request = grpc("/s/m");
+        request.headers_mut().insert("grpc-timeout", http::HeaderValue::from_static("500m"));
+        let response = world.channel().oneshot(request).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], status, "{code:#x} after {wait:?}");
+        let event = world.events.take().remove(0);
+        assert_eq!(event.grpc, Some(GrpcCode::parse(status.as_bytes())));
+        assert_eq!(event.flags, if status == "4" { "UT" } else { "UR" });
+    }
+    for (wait, status) in [(TIMEOUT, 504), (just_before, 503)] {
+        let world = resets_after(wait, 8);
+        let action = ForwardAction { timeout: Some(TIMEOUT), ..ForwardAction::to("a") };
+        world.publish_action(action, cluster("a", endpoints([1])));
+        let response = world.channel().oneshot(get("/")).await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{wait:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_off_once_its_deadline_has_passed_ends_by_the_deadline() {
+    for (millis, status) in [(500, "4"), (499, "14")] {
+        let world = World::over(Answer(move |_: &Address, _: Request<Body>| -> UpstreamFuture {
+            let breaks = futures_util::stream::once(async move {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                Err::<http_body::Frame<bytes::Bytes>, _>(std::io::Error::other("cut"))
+            });
+            let body = Body::new(http_body_util::StreamBody::new(breaks));
+            let response = Response::builder().header("content-type", "application/grpc").body(body);
+            Box::pin(std::future::ready(Ok(response.unwrap())))
+        }));
+        world.publish_endpoints(endpoints([1]));
+        let mut request = grpc("/s/m");
+        request.headers_mut().insert("grpc-timeout", http::HeaderValue::from_static("500m"));
+        let (_, trailers) = read(world.channel().oneshot(request).await.unwrap()).await;
+        assert_eq!(trailers.unwrap()["grpc-status"], status, "after {millis} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_is_retried_as_the_status_that_it_stands_for() {
+    for (on, code, attempts) in
+        [("cancelled", 8, 2), ("unavailable", 8, 1), ("internal", 2, 2), ("internal", 12, 1)]
+    {
+        let world = resets_after(Duration::ZERO, code);
+        let retry = RetryPolicy { on: RetryOn::parse(on), num_retries: 1, ..RetryPolicy::default() };
+        let action = ForwardAction { retry: Some(Arc::new(retry)), ..ForwardAction::to("a") };
+        world.publish_action(action, cluster("a", endpoints([1])));
+        world.channel().oneshot(grpc("/s/m")).await.unwrap();
+        assert_eq!(world.events.take().remove(0).attempts, attempts, "{on}, {code:#x}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_comes_back_never_serves_its_former_endpoints() {
     let world = World::over(answer(|address, _| Response::new(Body::full(address.to_string()))));
@@ -340,4 +418,28 @@ async fn a_callers_tight_loop_leaves_a_turn_to_the_other_tasks() {
     }
     assert_eq!(turned.load(Ordering::SeqCst), 1);
     drop(other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_metrics_of_a_cluster_that_left_the_configuration_go_with_it() {
+    use mesh_core::config::telemetry::WorkloadLabels;
+    let metrics = crate::telemetry::Metrics::new(Arc::new(WorkloadLabels::unknown()));
+    let world = World::with(|builder| builder.upstream(Arc::new(ok())).event_sink(metrics.clone()));
+    let channel = world.channel();
+    for n in 0..200 {
+        let name = format!("cluster-{n}");
+        world.publish(vec![testing::route("/", &name)], vec![cluster(&name, endpoints([1]))]);
+        settle().await;
+        let response = channel.clone().oneshot(get("/")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        read(response).await;
+    }
+    let page = metrics.render();
+    assert!(page.contains(r#"destination_service="cluster-199""#), "the one in use is there");
+    assert!(metrics.series() < 40, "{} series", metrics.series());
+    assert_eq!(metrics.requests(), 200);
+    for _ in 0..8 {
+        drop(metrics.render());
+    }
+    assert_eq!(metrics.series(), 1);
 }

@@ -8,16 +8,17 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use mesh_core::error::{Reason, Rejection};
-use mesh_core::outcome::{GrpcCode, Outcome};
+use mesh_core::error::{Origin, Reason, Rejection};
+use mesh_core::outcome::{Failure, GrpcCode, Outcome};
 use mesh_core::request::RequestKind;
+use tokio::time::Instant;
 
 use crate::body::{Body, BodyError};
+use crate::cause;
 use crate::client::deadline::timer;
 use crate::client::outlier::grpc_status;
 use crate::client::request::Call;
-use crate::error::Error;
-use crate::local_reply;
+use crate::local_reply::Side;
 
 use super::event::header_bytes;
 
@@ -38,7 +39,9 @@ impl http_body::Body for Call {
             Poll::Ready(Some(Err(error))) => {
                 let detail =
                     std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                this.break_off(Rejection::new(Reason::UpstreamReset).with_detail(detail))
+                let reason = error.reason().unwrap_or(Reason::UpstreamReset);
+                let cause = cause::of(error.into_source());
+                this.break_off(Rejection::new(reason).with_detail(detail).with_source(cause))
             }
             Poll::Pending => this.poll_deadline(cx),
         }
@@ -96,12 +99,25 @@ impl Call {
         if let Some(observation) = &mut self.answer.held.observation {
             observation.failed(Outcome::Failed(rejection.reason().failure()));
         }
+        let rejection = self.timely(rejection);
         self.refused(&rejection);
         self.end();
         Poll::Ready(Some(match self.kind {
-            RequestKind::Grpc => Ok(Frame::trailers(local_reply::trailers(&rejection))),
-            RequestKind::Http => Err(BodyError::new(Error::from(rejection))),
+            RequestKind::Grpc => Ok(Frame::trailers(self.shared.replies.trailers(Side::Client, &rejection))),
+            RequestKind::Http => Err(BodyError::new(self.shared.replies.error(rejection))),
         }))
+    }
+
+    /// What the caller is told: once its deadline has passed, that is what ended the call. The server keeps the same
+    /// deadline, and its timer may be first: then it resets the stream before ours is seen to have passed.
+    pub(super) fn timely(&self, rejection: Rejection) -> Rejection {
+        let Some(deadline) = self.deadline else { return rejection };
+        let of_upstream = rejection.origin() == Origin::Upstream;
+        let told = rejection.reason().failure() == Failure::Deadline;
+        if !of_upstream || told || !deadline.remaining(Instant::now().into_std()).is_zero() {
+            return rejection;
+        }
+        Rejection::new(deadline.bound).with_detail(rejection.to_string())
     }
 
     /// The whole response has been passed on, with this status in its trailers if any.
@@ -135,6 +151,7 @@ impl Call {
             self.tell();
             self.answer.held = Default::default();
             self.answer.timer = None;
+            self.shared.calls.end();
         }
     }
 }

@@ -27,7 +27,7 @@ impl Call {
             reporter: Reporter::Source,
             kind: self.kind,
             method: request.method().as_str(),
-            authority: authority.unwrap_or(&self.authority).as_str(),
+            authority: authority.unwrap_or_else(|| self.authority.sent()).as_str(),
             path: request.uri().path(),
             protocol: protocol(self.kind, request.version()),
             response_code: self.answer.status,

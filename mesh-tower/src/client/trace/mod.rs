@@ -9,10 +9,12 @@
 
 mod body;
 mod event;
+mod foreign;
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
+use std::pin::pin;
 
 use http::Response;
 use http_body::Body as _;
@@ -21,7 +23,7 @@ use mesh_core::outcome::Outcome;
 use mesh_core::request::RequestKind;
 
 pub(crate) use self::event::header_bytes;
-use super::request::{Call, CallStage, EntryStage};
+use super::request::{Call, CallStage, EntryStage, Exchange};
 use super::service::Service;
 use crate::body::Body;
 use crate::context;
@@ -48,16 +50,15 @@ impl<S: Service<CallStage>> Service<EntryStage> for Trace<S> {
     ) -> impl Future<Output = Result<Response<Body>, Rejection>> + Send + 'c {
         begin(&mut call);
         async move {
-            let result = self.inner.call(&mut call).await;
-            let rejection = match (result, call.exchange.take_response()) {
-                (Ok(outcome), Some(response)) => return Ok(respond(call, response, outcome)),
-                // Who ends with an outcome has put a response there.
-                (Ok(_), None) => Rejection::new(Reason::UpstreamReset),
-                (Err(rejection), _) => rejection,
-            };
-            call.refused(&rejection);
-            call.end();
-            Err(rejection)
+            // Pinned where it is made: awaited as it is, this large future would be copied twice.
+            let mut result = pin!(self.inner.call(&mut call)).await;
+            if let Ok(outcome) = result
+                && foreign::is_foreign(&call, outcome)
+            {
+                // Boxed, because it is rare.
+                result = Ok(Box::pin(foreign::translate(&mut call)).await);
+            }
+            end(call, result)
         }
     }
 }
@@ -65,7 +66,7 @@ impl<S: Service<CallStage>> Service<EntryStage> for Trace<S> {
 /// Starts the span. Each attempt hands its place in the trace to the peer.
 fn begin(call: &mut Call) {
     let tracing = call.shared.telemetry.tracing();
-    let own = TraceContext::extract(call.request.headers());
+    let own = if call.has_traceparent { TraceContext::extract(call.request.headers()) } else { None };
     let parent = own.or_else(|| tracing.current()).or_else(|| context::current()?.trace);
     let start = SpanStart {
         of: SpanOf::Call,
@@ -77,12 +78,24 @@ fn begin(call: &mut Call) {
     call.span = Some(tracing.start(start, &mut ThreadRng));
 }
 
-/// Makes the call the body of its own response.
-fn respond(mut call: Box<Call>, mut response: Response<Body>, outcome: Outcome) -> Response<Body> {
+/// Makes the call the body of its own response, or tells why there is none.
+fn end(mut call: Box<Call>, result: Result<Outcome, Rejection>) -> Result<Response<Body>, Rejection> {
+    let (outcome, mut response) = match (result, std::mem::take(&mut call.exchange)) {
+        (Ok(outcome), Exchange::Response(response)) => (outcome, response),
+        (result, _) => {
+            // Who ends with an outcome has put a response there.
+            let rejection = result.err().unwrap_or_else(|| Rejection::new(Reason::UpstreamReset));
+            let rejection = call.timely(rejection);
+            call.refused(&rejection);
+            call.end();
+            return Err(rejection);
+        }
+    };
     call.answer.status = response.status().as_u16();
-    call.answer.details = "via_upstream";
+    call.answer.details = if call.facts.attempts == 0 { "direct_response" } else { "via_upstream" };
     call.answer.bytes = header_bytes(response.headers());
-    if let Outcome::Response { grpc, .. } = outcome {
+    if let Outcome::Response { http, grpc } = outcome {
+        call.answer.status = http.as_u16();
         call.answer.grpc = grpc;
     }
     let body = std::mem::take(response.body_mut());
@@ -92,5 +105,5 @@ fn respond(mut call: Box<Call>, mut response: Response<Body>, outcome: Outcome) 
         call.answer.body = body;
         *response.body_mut() = Body::boxed(call);
     }
-    response
+    Ok(response)
 }

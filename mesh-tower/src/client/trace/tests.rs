@@ -116,3 +116,75 @@ async fn a_response_that_is_dropped_half_way_is_told_of_as_cancelled() {
     let events = world.events.take();
     assert_eq!((events.len(), &*events[0].flags), (1, "DC"));
 }
+
+/// What an upstream says instead of gRPC.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_no_grpc_becomes_the_status_that_it_means() {
+    for (status, kind, text, code) in [
+        (502, Some("text/html"), "<h1>Bad Gateway</h1>", "14"),
+        (503, Some("text/plain"), "upstream connect error", "14"),
+        (504, None, "", "14"),
+        (429, Some("application/json"), "{}", "14"),
+        (400, Some("text/html"), "no", "13"),
+        (401, Some("text/html"), "who?", "16"),
+        (403, Some("text/html"), "no", "7"),
+        (404, Some("text/html"), "where?", "12"),
+        (500, Some("text/html"), "oops", "2"),
+        (302, Some("text/html"), "elsewhere", "2"),
+        (503, Some("application/grpc"), "", "14"),
+        (200, Some("text/html"), "<p>hello", "2"),
+        (200, Some("application/grpc-web"), "x", "2"),
+    ] {
+        let world = World::over(Answer(move |_: &Address, _: Request<Body>| -> UpstreamFuture {
+            let mut response = Response::builder().status(status);
+            if let Some(kind) = kind {
+                response = response.header("content-type", kind);
+            }
+            // The rest never comes: nobody waits for it for long.
+            let text = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(
+                http_body::Frame::data(text.into()),
+            )]);
+            let body = http_body_util::StreamBody::new(futures_util::StreamExt::chain(
+                text,
+                futures_util::stream::pending(),
+            ));
+            Box::pin(std::future::ready(Ok(response.body(Body::new(body)).unwrap())))
+        }));
+        world.publish_endpoints(endpoints([1]));
+        let response = world.channel().oneshot(grpc("/s/m")).await.unwrap();
+        let message = response.headers()["grpc-message"].to_str().unwrap().to_owned();
+        assert_eq!(response.headers()["grpc-status"], code, "{status} {kind:?}");
+        assert!(message.starts_with(&format!("HTTP status {status}")), "{message}");
+        assert!(message.contains(kind.unwrap_or_default()) && message.ends_with(text), "{message}");
+        assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
+        let event = world.events.take().remove(0);
+        assert_eq!((event.status, event.grpc.unwrap().as_str()), (status, code));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_grpc_stays_as_it_is() {
+    for (kind, status) in [
+        (Some("application/grpc"), None),
+        (Some("application/grpc+proto"), None),
+        (None, None),
+        (Some("text/html"), Some("5")),
+    ] {
+        let world = World::over(Answer(move |_: &Address, _: Request<Body>| -> UpstreamFuture {
+            let mut response = grpc_response("0");
+            response.headers_mut().remove("content-type");
+            if let Some(kind) = kind {
+                response.headers_mut().insert("content-type", http::HeaderValue::from_static(kind));
+            }
+            if let Some(status) = status {
+                response.headers_mut().insert("grpc-status", http::HeaderValue::from_static(status));
+            }
+            Box::pin(std::future::ready(Ok(response)))
+        }));
+        world.publish_endpoints(endpoints([1]));
+        let response = world.channel().oneshot(grpc("/s/m")).await.unwrap();
+        assert_eq!(response.headers().get("grpc-message"), None, "{kind:?}");
+        let (body, _) = read(response).await;
+        assert_eq!(body.len(), 7, "{kind:?}");
+    }
+}

@@ -10,7 +10,8 @@ use mesh_core::request::RequestKind;
 
 use crate::body::{Body, BodyError, BoxError};
 use crate::context::{self, MeshContext};
-use crate::local_reply;
+use crate::error::Error;
+use crate::local_reply::Side;
 use crate::server::deadline::Deadline;
 use crate::server::exchange::Report;
 
@@ -65,6 +66,20 @@ impl<B> ResponseBody<B> {
         }
         Self { inner: Inner::Mesh(body), report, deadline: None, context: None, announced: None }
     }
+
+    /// The last frame, once the time of the request is up. Whoever cannot write what it was given polls this instead
+    /// of [`poll_frame`](http_body::Body::poll_frame), so that a peer that does not read cannot hold the request.
+    pub(crate) fn poll_time_up(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Frame<Bytes>, BodyError>> {
+        let mut this = self.project();
+        let Some(deadline) = this.deadline else { return Poll::Pending };
+        let pace = this.report.as_ref().and_then(|report| report.exchange().pace());
+        let rejection = ready!(deadline.poll_expired(pace, cx));
+        this.inner.set(Inner::Ended);
+        Poll::Ready(cut_off(this.report.take(), rejection))
+    }
 }
 
 impl<B> http_body::Body for ResponseBody<B>
@@ -76,10 +91,10 @@ where
     type Error = BodyError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut this = self.project();
+        let mut this = self.as_mut().project();
         let polled = match this.inner.as_mut().project() {
             InnerProj::Application(body) => {
                 context::within(this.context, || body.poll_frame(cx)).map_err(BodyError::new)
@@ -88,10 +103,7 @@ where
             InnerProj::Ended => return Poll::Ready(None),
         };
         let Poll::Ready(frame) = polled else {
-            let Some(deadline) = this.deadline else { return Poll::Pending };
-            let rejection = ready!(deadline.poll_expired(cx));
-            this.inner.set(Inner::Ended);
-            return Poll::Ready(Some(cut_off(this.report.take(), rejection)));
+            return self.poll_time_up(cx).map(Some);
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -161,13 +173,13 @@ impl<B: http_body::Body<Data = Bytes>> Inner<B> {
 
 /// The last frame of a response whose time is up.
 fn cut_off(report: Option<Report>, rejection: Rejection) -> Result<Frame<Bytes>, BodyError> {
-    let kind = report.map_or(RequestKind::Http, |mut report| {
-        report.refused(&rejection);
-        report.complete();
-        report.exchange().kind
-    });
-    match kind {
-        RequestKind::Grpc => Ok(Frame::trailers(local_reply::trailers(&rejection))),
-        RequestKind::Http => Err(BodyError::new(crate::error::Error::from(rejection))),
+    let Some(mut report) = report else { return Err(BodyError::new(Error::from(rejection))) };
+    report.refused(&rejection);
+    report.complete();
+    let exchange = report.exchange();
+    let replies = &exchange.peer.connection().server.replies;
+    match exchange.kind {
+        RequestKind::Grpc => Ok(Frame::trailers(replies.trailers(Side::Server, &rejection))),
+        RequestKind::Http => Err(BodyError::new(replies.error(rejection))),
     }
 }

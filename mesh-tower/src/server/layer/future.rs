@@ -6,12 +6,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Response;
+use http::header::{CONNECTION, HeaderValue};
 use mesh_core::error::Rejection;
 use mesh_core::request::RequestKind;
 
 use super::body::{ResponseBody, Watch};
 use crate::context::{self, MeshContext};
-use crate::local_reply;
+use crate::local_reply::{self, Side};
 use crate::server::deadline::Deadline;
 use crate::server::exchange::Report;
 
@@ -83,9 +84,10 @@ where
                     }
                     Poll::Pending => {
                         let Some(deadline) = deadline else { return Poll::Pending };
-                        deadline.poll_expired(cx).map(|rejection| {
+                        let pace = report.as_ref().and_then(|report| report.exchange().pace());
+                        deadline.poll_expired(pace, cx).map(|rejection| {
                             let report = report.take().expect("a future is not polled after it was ready");
-                            Ok(refuse(report.exchange().kind, rejection, Some(report)))
+                            Ok(expired(report, rejection))
                         })
                     }
                 }
@@ -112,14 +114,29 @@ where
     response.map(|body| ResponseBody::of_application(body, watch))
 }
 
+/// The answer to a request whose time is up.
+fn expired<RB>(report: Report, rejection: Rejection) -> Response<ResponseBody<RB>> {
+    let is_in_the_way = report.is_in_the_way();
+    let mut response = refuse(report.exchange().kind, rejection, Some(report));
+    if is_in_the_way {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 fn refuse<RB>(kind: RequestKind, rejection: Rejection, report: Option<Report>) -> Response<ResponseBody<RB>> {
     let mut report = report;
     if let Some(report) = &mut report {
         report.refused(&rejection);
     }
-    let response = local_reply::reply(kind, rejection);
-    if let Some(report) = &mut report {
-        report.head(&response);
-    }
+    let response = match &mut report {
+        Some(report) => {
+            let replies = &report.exchange().peer.connection().server.replies;
+            let response = replies.reply(Side::Server, kind, rejection);
+            report.head(&response);
+            response
+        }
+        None => local_reply::reply(kind, rejection),
+    };
     response.map(|body| ResponseBody::of_mesh(body, report))
 }

@@ -3,12 +3,15 @@
 //! [`ServerLayer`] works on connections of [`MeshListener`](crate::transport::listen::MeshListener) only: a request
 //! that did not come over one has no [`Peer`], and is refused. `mesh.serve` runs the same stack around
 //! the whole application and needs no layer; a layer of axum's `Router` does not cover routes that are added after it.
+//! `stream_idle_timeout` and `request_timeout` need to see the request's body pass: they apply to bodies of axum's and
+//! tonic's types and to our own, and to no other.
 
 mod body;
 mod future;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -21,8 +24,10 @@ use tower_service::Service;
 
 pub use self::body::ResponseBody;
 pub use self::future::ResponseFuture;
+use super::exchange::Exchange;
 use super::peer::Peer;
-use super::stack;
+use super::{pace, stack};
+use crate::glue;
 
 /// Puts the server stack around a service.
 #[derive(Debug, Clone)]
@@ -58,6 +63,7 @@ impl<S> Layer<S> for ServerLayer {
 impl<S, B, RB> Service<Request<B>> for ServerService<S>
 where
     S: Service<Request<B>, Response = Response<RB>>,
+    B: 'static,
     RB: http_body::Body<Data = Bytes>,
 {
     type Response = Response<ResponseBody<RB>>;
@@ -69,17 +75,28 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Some(peer) = Peer::of(request.extensions()).cloned() else {
+        let is_axum = request.extensions().get::<Peer>().is_none();
+        let Some(peer) = Peer::of(request.extensions()).and_then(Peer::accepted).cloned() else {
             let kind = RequestKind::of(request.headers());
             return ResponseFuture::refused(kind, Rejection::new(Reason::Unauthenticated), None);
         };
         let stack::Admitted { report, verdict } = stack::admit(&peer, &mut request, Instant::now());
         match verdict {
             Ok(deadline) => {
-                request.extensions_mut().insert(peer);
+                glue::put_peer(request.extensions_mut(), peer, is_axum);
+                watch_pace(request.body_mut(), report.exchange());
                 ResponseFuture::serving(report, deadline, || self.inner.call(request))
             }
             Err(rejection) => ResponseFuture::refused(report.exchange().kind, rejection, Some(report)),
         }
+    }
+}
+
+/// Watches the pace of a body, where one is configured.
+fn watch_pace<B: 'static>(body: &mut B, exchange: &Arc<Exchange>) {
+    if let Some(pace) = exchange.pace()
+        && !glue::map_body(body, |body| pace::watch(body, exchange))
+    {
+        pace.unseen();
     }
 }

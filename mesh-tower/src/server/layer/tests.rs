@@ -4,21 +4,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
-use mesh_core::chain::Ends;
-use mesh_core::identity;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
 use tower_test::mock;
 
 use super::*;
-use crate::server::chain::Chains;
+use crate::server::AcceptedPeer;
 use crate::server::testing::{Seen, World, chain};
-use crate::server::{Activity, Connection};
 
 type Mock = mock::Mock<Request<()>, Response<Full<Bytes>>>;
 
 struct Stage {
     world: World,
-    peer: Peer,
+    peer: AcceptedPeer,
     service: mock::Spawn<ServerService<Mock>>,
     app: mock::Handle<Request<()>, Response<Full<Bytes>>>,
 }
@@ -26,32 +23,20 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let world = World::new();
-        let address = "10.0.0.2:80".parse().unwrap();
-        world.publish(1, address, vec![chain("all", vec![])]);
-        let resolution = world.config.load();
-        let mesh_core::snapshot::Resolution::Ready(snapshot) = &*resolution else {
-            panic!("published above")
-        };
-        let chains = Chains::of(snapshot, None, None).unwrap();
-        let ends = Ends { local: address, remote: "10.0.0.1:40000".parse().unwrap() };
-        let peer = Peer::new(Connection {
-            peer: identity::Peer { remote: Some(ends.remote), local: Some(ends.local), tls: None },
-            chain: chains.find(&ends).unwrap().clone(),
-            server: world.server.clone(),
-            activity: Activity::new(Instant::now()),
-        });
+        let peer = world.peer(&chain("all", vec![]), "10.0.0.1:40000");
         let (service, app) = mock::spawn_layer(world.server.layer());
         Self { world, peer, service, app }
     }
 
     fn request(&self, timeout: Option<&str>) -> Request<()> {
-        let mut request = Request::post("http://shop.test/shop.Reviews/List").body(()).unwrap();
+        let mut request =
+            Request::post("http://shop.test/shop.Reviews/List").header("host", "shop.test").body(()).unwrap();
         let headers = request.headers_mut();
         headers.insert("content-type", "application/grpc".parse().unwrap());
         if let Some(timeout) = timeout {
             headers.insert("grpc-timeout", timeout.parse().unwrap());
         }
-        request.extensions_mut().insert(self.peer.clone());
+        request.extensions_mut().insert(Peer::from(self.peer.clone()));
         request
     }
 

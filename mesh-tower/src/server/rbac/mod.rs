@@ -12,8 +12,11 @@ use mesh_core::identity::Peer;
 use mesh_core::rbac::{Decision, RbacConfig, check};
 use mesh_core::request::RequestHead;
 
+use super::peer::AcceptedPeer;
+use super::refused::{NO_POLICY, Refused, Why};
+
 /// Decides on a connection alone.
-pub(crate) fn admits_connection(chain: &FilterChain, peer: &Peer) -> bool {
+pub(crate) fn admits_connection(chain: &FilterChain, peer: &Peer, refused: &Refused) -> bool {
     chain.network_rbac.iter().all(|rules| match check(rules, peer, None) {
         Decision::Allow => true,
         Decision::Shadow { policy } => {
@@ -21,7 +24,8 @@ pub(crate) fn admits_connection(chain: &FilterChain, peer: &Peer) -> bool {
             true
         }
         Decision::Deny { policy } => {
-            tracing::debug!(chain = %chain.name, remote = ?peer.remote, policy, "connection denied");
+            let what = format_args!("chain {:?}, policy {:?}", chain.name, policy.unwrap_or(NO_POLICY));
+            refused.connection(Why::Policy, peer, &what);
             false
         }
     })
@@ -31,7 +35,7 @@ pub(crate) fn admits_connection(chain: &FilterChain, peer: &Peer) -> bool {
 pub(crate) fn authorize(
     filters: &[HttpFilter],
     overrides: Option<&FilterOverrides>,
-    peer: &Peer,
+    peer: &AcceptedPeer,
     head: &RequestHead<'_>,
 ) -> Result<(), Rejection> {
     for filter in filters {
@@ -42,8 +46,9 @@ pub(crate) fn authorize(
                 tracing::debug!(filter = %filter.name, policy, path = head.path(), "request matches a shadow policy");
             }
             Decision::Deny { policy } => {
-                tracing::debug!(filter = %filter.name, policy, path = head.path(), "request denied");
+                let refused = &peer.connection().server.refused;
                 // The policy's name is for our logs, not for whom it keeps out.
+                refused.request(&filter.name, policy, peer, head.path());
                 return Err(Rejection::new(Reason::Denied));
             }
         }

@@ -95,6 +95,19 @@ impl Labels {
         own == *key
     }
 
+    /// Whether they are those of calls to a cluster.
+    pub(super) fn are_of_cluster(&self, name: &str) -> bool {
+        self.reporter == Reporter::Source && *self.cluster == *name
+    }
+
+    /// The cluster that was called; empty on servers, and where none was chosen.
+    pub(super) fn cluster(&self) -> &str {
+        match self.reporter {
+            Reporter::Source => &self.cluster,
+            Reporter::Destination => "",
+        }
+    }
+
     /// The labels in Istio's order, without the braces.
     pub(super) fn render(&self, own: &WorkloadLabels) -> String {
         let spiffe = self.principal.as_deref().and_then(|id| SpiffeId::parse(id).ok());

@@ -7,23 +7,34 @@
 //!
 //! Dropping the response future or an unread response body closes the connection: HTTP/1.1 has no other way to
 //! cancel.
+//!
+//! ```text
+//!        ┌──────── both directions have ended ◄──────────────┐
+//!        ▼                                                   │
+//! Idle ──reserve──► InUse ──response ended, request not──► Uploading ──no progress──► Closed
+//!                     └──dropped, failed, upgraded──► Closed
+//! ```
+//! Before a request is written, what the peer has said in the meantime is looked at: bytes that nobody asked for end the
+//! connection, and never become the answer of the next request (RFC 9112 §9.2, response splitting). The body of a
+//! request has the length that its head announces (`framing`), or the call fails and the connection with it.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use http::header::{HOST, HeaderValue};
-use http::uri::{Authority, PathAndQuery};
-use http::{Method, Request, Response, Uri, Version};
+use http::header::UPGRADE;
+use http::{Request, Response, StatusCode};
 use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::error::{ConnectError, ConnectFailure, FailureKind, Progress, SendError};
@@ -31,6 +42,9 @@ use super::io::{BoxIo, Counted, Traffic};
 use super::{ConnectionEvents, HttpConnection, Unavailable};
 use crate::body::{Body, BodyError, PollFrame};
 
+mod driver;
+mod framing;
+mod head;
 #[cfg(test)]
 mod tests;
 
@@ -42,22 +56,49 @@ pub struct Http1Settings {
     pub idle_timeout: Duration,
     /// The most connections that one endpoint gets.
     pub max_connections: usize,
+    /// The body of a request that was answered before its end may go on, while no other request uses the connection. It
+    /// is cut off, and the connection closed, once nothing of it was sent for this long.
+    pub upload_grace: Duration,
+    /// Bytes of the head of one response, and of its trailers. A larger one fails its call.
+    pub max_header_bytes: usize,
+    /// A request of GET, HEAD, OPTIONS or TRACE without a body is sent once more, on another connection, when a reused one
+    /// ended before any byte of its response: the peer had most likely closed it while it was idle. Default true. A
+    /// request of which nothing was written is repeated in any case.
+    pub repeat_safe_requests: bool,
 }
 
 /// One HTTP/1.1 connection.
 pub(crate) struct Connection {
-    /// Who has the sender: nobody, one call, or nobody ever again.
-    state: Mutex<State>,
+    /// Who has the sender: nobody, one call, the connection's task, or nobody ever again.
+    state: Mutex<ConnectionState>,
+    /// The state is `Uploading`: the connection's task need not lock to find that it is not.
+    uploading: AtomicBool,
+    /// Wakes the connection's task.
+    task: Mutex<Option<Waker>>,
     traffic: Arc<Traffic>,
     events: Arc<dyn ConnectionEvents>,
     id: u64,
     idle_timeout: Duration,
+    upload_grace: Duration,
+    repeat_safe_requests: bool,
     driver: OnceLock<tokio::task::AbortHandle>,
 }
 
-enum State {
-    Idle { sender: SendRequest<Body>, since: Instant, reused: bool },
-    InUse { draining: bool },
+enum ConnectionState {
+    Idle {
+        sender: SendRequest<Body>,
+        since: Instant,
+        reused: bool,
+    },
+    InUse {
+        draining: bool,
+    },
+    /// The response has ended, the request has not, as far as is known.
+    Uploading {
+        sender: SendRequest<Body>,
+        reused: bool,
+        draining: bool,
+    },
     Closed,
 }
 
@@ -83,7 +124,13 @@ pub(crate) struct RecvBody {
 
 impl Default for Http1Settings {
     fn default() -> Self {
-        Self { idle_timeout: Duration::from_secs(55), max_connections: 1024 }
+        Self {
+            idle_timeout: Duration::from_secs(55),
+            max_connections: 1024,
+            upload_grace: Duration::from_secs(5),
+            max_header_bytes: 60 * 1024,
+            repeat_safe_requests: true,
+        }
     }
 }
 
@@ -100,46 +147,60 @@ impl Connection {
         let traffic = Arc::new(Traffic::default());
         let io = TokioIo::new(Counted::new(io, traffic.clone()));
         let (sender, http) = hyper::client::conn::http1::Builder::new()
+            .max_header_size(settings.max_header_bytes)
             .handshake::<_, Body>(io)
             .await
             .map_err(|e| ConnectError::new(ConnectFailure::Protocol, format!("HTTP/1.1: {e}")))?;
         let this = Arc::new(Self {
-            state: Mutex::new(State::Idle { sender, since: Instant::now(), reused: false }),
+            state: Mutex::new(ConnectionState::Idle { sender, since: Instant::now(), reused: false }),
+            uploading: AtomicBool::new(false),
+            task: Mutex::new(None),
             traffic,
             events,
             id,
             idle_timeout: settings.idle_timeout,
+            upload_grace: settings.upload_grace,
+            repeat_safe_requests: settings.repeat_safe_requests,
             driver: OnceLock::new(),
         });
         let span = tracing::debug_span!(parent: None, "mesh.h1_connection", id);
-        let task = Handle::current().spawn(drive(http, Ended(this.clone())).instrument(span));
+        let task = Handle::current().spawn(driver::drive(http, this.clone()).instrument(span));
         // The driver cannot have been set before: this is the only place.
         let _ = this.driver.set(task.abort_handle());
         Ok(this)
     }
 
-    /// When the connection may be closed for idleness, or that it is closed.
-    fn idle_deadline(&self) -> Option<Instant> {
-        match &*self.lock() {
-            State::Idle { since, .. } => Some(*since + self.idle_timeout),
-            State::InUse { .. } => Some(Instant::now() + self.idle_timeout),
-            State::Closed => None,
+    /// Whether the peer ever answered.
+    pub(crate) fn has_served(&self) -> bool {
+        self.traffic.read() > 0
+    }
+
+    /// Takes the sender back from a call whose response has ended, or that sent nothing.
+    fn put_back(&self, sender: SendRequest<Body>, reused: bool) {
+        let mut state = self.lock();
+        let ConnectionState::InUse { draining } = *state else { return drop(state) };
+        *state = if sender.is_closed() || (draining && sender.is_ready()) {
+            ConnectionState::Closed
+        } else if sender.is_ready() {
+            ConnectionState::Idle { sender, since: Instant::now(), reused }
+        } else {
+            // The connection's task has not seen the end yet, or the request goes on: it puts the sender back.
+            self.uploading.store(true, Ordering::Release);
+            ConnectionState::Uploading { sender, reused, draining }
+        };
+        let uploading = matches!(*state, ConnectionState::Uploading { .. });
+        drop(state);
+        if uploading { self.wake() } else { self.events.slot_freed() }
+    }
+
+    fn wake(&self) {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(task) = task {
+            task.wake();
         }
     }
 
-    fn put_back(&self, sender: SendRequest<Body>, reused: bool) {
-        let mut state = self.lock();
-        *state = match &*state {
-            State::InUse { draining: false } if !sender.is_closed() => {
-                State::Idle { sender, since: Instant::now(), reused }
-            }
-            _ => State::Closed,
-        };
-        drop(state);
-        self.events.slot_freed();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ConnectionState> {
         // Each critical section is one assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,39 +211,45 @@ impl HttpConnection for Connection {
 
     fn reserve(self: &Arc<Self>) -> Result<Slot, Unavailable> {
         let mut state = self.lock();
-        match std::mem::replace(&mut *state, State::Closed) {
-            State::Idle { sender, since, reused } => {
-                if sender.is_closed() || (reused && since.elapsed() >= self.idle_timeout) {
-                    return Err(Unavailable::Closed);
-                }
-                *state = State::InUse { draining: false };
-                Ok(Slot { connection: self.clone(), sender: Some(sender), reused, busy: false })
+        match &*state {
+            ConnectionState::Idle { .. } => {}
+            ConnectionState::InUse { draining: false }
+            | ConnectionState::Uploading { draining: false, .. } => {
+                return Err(Unavailable::Full);
             }
-            State::InUse { draining } => {
-                *state = State::InUse { draining };
-                Err(if draining { Unavailable::Closed } else { Unavailable::Full })
-            }
-            State::Closed => Err(Unavailable::Closed),
+            _ => return Err(Unavailable::Closed),
         }
+        let taken = std::mem::replace(&mut *state, ConnectionState::Closed);
+        let ConnectionState::Idle { sender, since, reused } = taken else { return Err(Unavailable::Closed) };
+        if sender.is_closed() || (reused && since.elapsed() >= self.idle_timeout) {
+            return Err(Unavailable::Closed);
+        }
+        *state = ConnectionState::InUse { draining: false };
+        drop(state);
+        Ok(Slot { connection: self.clone(), sender: Some(sender), reused, busy: false })
     }
 
     fn drain(&self) {
-        let mut state = self.lock();
-        *state = match &*state {
-            State::InUse { .. } => State::InUse { draining: true },
-            State::Idle { .. } | State::Closed => State::Closed,
-        };
+        match &mut *self.lock() {
+            ConnectionState::InUse { draining } | ConnectionState::Uploading { draining, .. } => {
+                *draining = true;
+            }
+            state => *state = ConnectionState::Closed,
+        }
     }
 
     fn abort(&self) {
-        *self.lock() = State::Closed;
+        *self.lock() = ConnectionState::Closed;
         if let Some(driver) = self.driver.get() {
             driver.abort();
         }
     }
 
     fn in_flight(&self) -> usize {
-        usize::from(matches!(&*self.lock(), State::InUse { .. }))
+        let used = |s: &ConnectionState| {
+            matches!(s, ConnectionState::InUse { .. } | ConnectionState::Uploading { .. })
+        };
+        usize::from(used(&self.lock()))
     }
 }
 
@@ -190,38 +257,6 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("h1::Connection").field("id", &self.id).finish_non_exhaustive()
     }
-}
-
-/// Tells the pool that the connection ended, however its task ended.
-struct Ended(Arc<Connection>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        *self.0.lock() = State::Closed;
-        self.0.events.clone().closed(self.0.id, None);
-    }
-}
-
-async fn drive(http: hyper::client::conn::http1::Connection<TokioIo<Counted>, Body>, ended: Ended) {
-    let mut http = std::pin::pin!(http);
-    let idle = sleep(ended.0.idle_timeout);
-    let mut idle = std::pin::pin!(idle);
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(result) = http.as_mut().poll(cx) {
-            if let Err(error) = result {
-                tracing::debug!(%error, "HTTP/1.1 connection failed");
-            }
-            return Poll::Ready(());
-        }
-        while idle.as_mut().poll(cx).is_ready() {
-            match ended.0.idle_deadline() {
-                Some(deadline) if deadline > Instant::now() => idle.as_mut().reset(deadline),
-                _ => return Poll::Ready(()),
-            }
-        }
-        Poll::Pending
-    })
-    .await;
 }
 
 // === impl Slot ===
@@ -233,38 +268,58 @@ impl Slot {
     }
 
     async fn exchange(mut self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {
-        let Some(sender) = self.sender.as_mut() else {
-            return Err(SendError::not_sent(FailureKind::Closed, request));
-        };
-        // A connection that was just put back is ready once its task has seen the end of the last response.
-        if sender.ready().await.is_err() {
-            self.busy = true;
-            return Err(SendError::not_sent(FailureKind::Closed, request));
+        if let Err(invalid) = framing::frame(&mut request).await {
+            return Err(SendError::new(FailureKind::InvalidRequest, Progress::Sent).with_source(invalid));
         }
-        let original = prepare(&mut request);
+        // A turn of the runtime's IO: what the peer has said by now, or that it has closed, reaches the connection's
+        // task before the request does.
+        tokio::task::yield_now().await;
+        let Some(sender) = self.sender.as_mut().filter(|sender| !sender.is_closed()) else {
+            self.busy = true;
+            let broke = self.connection.traffic.broke();
+            return Err(SendError::not_sent(FailureKind::Closed, request).broken_by(broke));
+        };
+        let may_upgrade = request.headers().contains_key(UPGRADE);
+        let original = head::prepare(&mut request);
         self.busy = true;
         let traffic = self.connection.traffic.clone();
         let (read, written) = (traffic.read(), traffic.written());
         match sender.try_send_request(request).await {
-            Ok(response) => Ok(response.map(|incoming| {
-                let slot = if incoming.is_end_stream() {
-                    self.release();
-                    None
-                } else {
-                    Some(self)
-                };
-                Body::http1(RecvBody { incoming, slot })
-            })),
+            Ok(response) => self.respond(response, may_upgrade),
             Err(mut error) => {
                 if let Some(mut request) = error.take_message() {
                     original.restore(&mut request);
-                    return Err(SendError::not_sent(FailureKind::Closed, request));
+                    return Err(SendError::not_sent(FailureKind::Closed, request).broken_by(traffic.broke()));
                 }
                 let silent = traffic.read() == read;
                 let written = traffic.written() != written;
-                Err(classify(error.into_error(), self.reused && silent, written))
+                let closed_while_idle = self.reused && silent;
+                // Else it counts as sent, as on a new connection.
+                let repeatable = closed_while_idle && (!written || self.connection.repeat_safe_requests);
+                Err(classify(error.into_error(), repeatable, written).broken_by(traffic.broke()))
             }
         }
+    }
+
+    /// The head of a response is there.
+    fn respond(self, response: Response<Incoming>, may_upgrade: bool) -> Result<Response<Body>, SendError> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !may_upgrade {
+            let error = SendError::new(FailureKind::Protocol, Progress::Sent);
+            return Err(error.with_source("a 101 response to a request without `upgrade`"));
+        }
+        // A connection that changes its protocol now belongs to whoever takes it from the response.
+        let upgraded = response.extensions().get::<OnUpgrade>().is_some();
+        Ok(response.map(|incoming| {
+            let slot = if upgraded {
+                None
+            } else if incoming.is_end_stream() {
+                self.release();
+                None
+            } else {
+                Some(self)
+            };
+            Body::http1(RecvBody { incoming, slot })
+        }))
     }
 
     fn release(mut self) {
@@ -278,7 +333,7 @@ impl Drop for Slot {
         match self.sender.take() {
             Some(sender) if !self.busy => self.connection.put_back(sender, self.reused),
             sender => {
-                *self.connection.lock() = State::Closed;
+                *self.connection.lock() = ConnectionState::Closed;
                 drop(sender);
                 self.connection.events.slot_freed();
             }
@@ -295,55 +350,12 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// What [`prepare`] changed, so that a request that is handed back is the one that was handed in.
-struct Original {
-    uri: Uri,
-    host: Option<HeaderValue>,
-    version: Version,
-}
-
-impl Original {
-    fn restore(self, request: &mut Request<Body>) {
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        match self.host {
-            Some(host) => request.headers_mut().insert(HOST, host),
-            None => request.headers_mut().remove(HOST),
-        };
-    }
-}
-
-/// Origin form, `Host`, version.
-fn prepare(request: &mut Request<Body>) -> Original {
-    let original = Original {
-        uri: request.uri().clone(),
-        host: request.headers().get(HOST).cloned(),
-        version: request.version(),
-    };
-    *request.version_mut() = Version::HTTP_11;
-    if let Some(host) = original.uri.authority().and_then(host_value) {
-        request.headers_mut().insert(HOST, host);
-    }
-    if request.method() != Method::CONNECT {
-        let path = original.uri.path_and_query().cloned();
-        *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    }
-    original
-}
-
-/// The authority without user information.
-fn host_value(authority: &Authority) -> Option<HeaderValue> {
-    let text = authority.as_str();
-    let host = text.rsplit_once('@').map_or(text, |(_, host)| host);
-    HeaderValue::from_str(host).ok()
-}
-
-fn classify(error: hyper::Error, reused_and_silent: bool, written: bool) -> SendError {
+fn classify(error: hyper::Error, repeatable: bool, written: bool) -> SendError {
     let (kind, progress) = if error.is_user() {
         (FailureKind::RequestBody, Progress::Sent)
     } else if error.is_parse() {
         (FailureKind::Protocol, Progress::Sent)
-    } else if reused_and_silent {
+    } else if repeatable {
         (FailureKind::Io, Progress::ReusedEnded { written })
     } else {
         (FailureKind::Io, Progress::Sent)
@@ -358,7 +370,8 @@ impl RecvBody {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         match frame {
             Some(Ok(frame)) => {
-                if self.incoming.is_end_stream() {
+                // Nothing follows trailers, and not everybody asks.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))

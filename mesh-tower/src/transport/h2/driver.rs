@@ -4,17 +4,18 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::h2::{Ping, PingPong};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::Instrument;
 
-use super::preface::HoldsPreface;
+use super::guard::Guarded;
+use super::keepalive::Pinger;
 use super::{Connection, KeepAlive};
+use crate::transport::error::EndReason;
 use crate::transport::io::Counted;
 
 /// How long a drained connection without streams may take to say goodbye to a peer that does not read (twice
@@ -23,22 +24,13 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// Runs until the connection has ended, however it ends; its drop tells the pool.
 pub(super) struct Driver {
-    h2: ::h2::client::Connection<HoldsPreface<Counted>, Bytes>,
+    h2: ::h2::client::Connection<Guarded<Counted>, Bytes>,
     connection: Arc<Connection>,
     keepalive: Option<Pinger>,
     linger: Option<Pin<Box<Sleep>>>,
     draining: bool,
     /// The peer's stream limit when it was looked at last.
     limit: usize,
-}
-
-/// Keepalive: `Resting` ──silent for `interval`──► `Awaiting` ──PONG──► `Resting`, or ──`timeout`──► dead.
-struct Pinger {
-    pings: PingPong,
-    config: KeepAlive,
-    timer: Pin<Box<Sleep>>,
-    awaiting: bool,
-    read: u64,
 }
 
 /// Starts the driver; the connection keeps the handle to abort it.
@@ -51,15 +43,11 @@ pub(super) fn spawn(runtime: &Handle, driver: Driver) -> tokio::task::AbortHandl
 
 impl Driver {
     pub(super) fn new(
-        mut h2: ::h2::client::Connection<HoldsPreface<Counted>, Bytes>,
+        mut h2: ::h2::client::Connection<Guarded<Counted>, Bytes>,
         connection: Arc<Connection>,
         keepalive: Option<KeepAlive>,
     ) -> Self {
-        let keepalive = keepalive.and_then(|config| {
-            let pings = h2.ping_pong()?;
-            let timer = Box::pin(sleep(config.interval));
-            Some(Pinger { pings, config, timer, awaiting: false, read: 0 })
-        });
+        let keepalive = keepalive.and_then(|config| Some(Pinger::new(h2.ping_pong()?, config)));
         Self { h2, connection, keepalive, linger: None, draining: false, limit: 0 }
     }
 
@@ -71,22 +59,24 @@ impl Driver {
             self.draining = true;
             return;
         };
-        if let Poll::Ready(Err(_)) = open.poll_ready(cx) {
+        if let Poll::Ready(Err(error)) = open.poll_ready(cx) {
             self.draining = true;
             *sender = None;
             drop(sender);
-            self.connection.events.clone().draining(self.connection.id);
+            self.connection.takes_no_more(&error);
             return;
         }
         let limit = open.current_max_send_streams();
         drop(sender);
+        self.connection.see_limit(limit);
         if std::mem::replace(&mut self.limit, limit) < limit {
             self.connection.events.slot_freed();
         }
     }
 
     fn end(&self, reason: &str) {
-        let _ = self.connection.reason.set(reason.into());
+        let source = self.connection.traffic.broke().cloned();
+        let _ = self.connection.reason.set(EndReason::new(reason, source));
     }
 }
 
@@ -100,9 +90,13 @@ impl Future for Driver {
                 Ok(()) => this.end("connection closed"),
                 Err(error) => this.end(&format!("connection failed: {error}")),
             }
+            if !this.draining {
+                // GOAWAY and the end may come in one read.
+                this.look_at_peer(cx);
+            }
             return Poll::Ready(());
         }
-        if !this.draining {
+        if !this.draining && (this.connection.credit.take_news() || this.connection.lock_sender().is_none()) {
             this.look_at_peer(cx);
         }
         let idle = this.connection.active.load(Ordering::SeqCst) == 0;
@@ -133,37 +127,5 @@ impl Drop for Driver {
         self.connection.lock_sender().take();
         let reason = self.connection.reason.get().cloned();
         self.connection.events.clone().closed(self.connection.id, reason);
-    }
-}
-
-// === impl Pinger ===
-
-impl Pinger {
-    /// Ready when the peer is dead.
-    fn poll(&mut self, cx: &mut Context<'_>, read: u64, idle: bool) -> Poll<()> {
-        loop {
-            if self.awaiting && self.pings.poll_pong(cx).is_ready() {
-                self.awaiting = false;
-                self.rest(read);
-            }
-            ready!(self.timer.as_mut().poll(cx));
-            if self.awaiting {
-                return Poll::Ready(());
-            }
-            if read != self.read || (idle && !self.config.while_idle) {
-                self.rest(read);
-            } else if self.pings.send_ping(Ping::opaque()).is_ok() {
-                self.awaiting = true;
-                self.timer.as_mut().reset(Instant::now() + self.config.timeout);
-            } else {
-                // The connection is closing; its own poll ends the driver.
-                self.rest(read);
-            }
-        }
-    }
-
-    fn rest(&mut self, read: u64) {
-        self.read = read;
-        self.timer.as_mut().reset(Instant::now() + self.config.interval);
     }
 }

@@ -1,9 +1,9 @@
-//! The HTTP/2 client, directly on the `h2` crate, behind the trait [`HttpConnection`].
+//! The HTTP/2 client, directly on the `h2` crate, behind the trait `HttpConnection`.
 //!
 //! The caller's task enqueues HEADERS and DATA itself: no dispatch task, no channel, no box on the way. A unary
 //! call is HEADERS and one DATA frame that ends the stream, enqueued back to back, so that they leave in one
 //! write. A task is spawned only for a request body that is not ready or does not fit the flow-control window
-//! ([`upload`]).
+//! (`upload`).
 //!
 //! Streams are counted here, against the limit that the peer has announced (the connection is not ready before
 //! its SETTINGS arrived) and that is read again on each send: the codec never queues a request that the peer has
@@ -18,60 +18,39 @@
 //! ```
 
 mod driver;
-mod preface;
+pub(crate) mod guard;
+mod head;
+pub(crate) mod keepalive;
 mod recv;
+mod settings;
 #[cfg(test)]
 mod tests;
-mod upload;
+pub(crate) mod upload;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use ::h2::client::{ResponseFuture, SendRequest};
 use ::h2::{Reason, SendStream};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, Version};
+use http::{Method, Request, Response};
 use tokio::runtime::Handle;
 
-use self::preface::HoldsPreface;
-pub(crate) use self::recv::RecvBody;
+pub use self::guard::UnreadLimits;
+use self::guard::{Credit, Guarded, ReceiveBudget, Role, StreamCredit};
+use self::head::{Named, Prepared};
+pub(crate) use self::recv::{Incoming, RecvBody, has_content};
+pub use self::settings::{Http2Settings, KeepAlive};
 use self::upload::{PumpHandle, Upload, Uploaded};
-use super::error::{ConnectError, ConnectFailure, FailureKind, Progress, SendError};
+use super::error::{ConnectError, ConnectFailure, EndReason, FailureKind, Progress, SendError};
 use super::io::{BoxIo, Counted, Traffic};
+use super::pool::losses::CallRecord;
 use super::{ConnectionEvents, HttpConnection, Unavailable};
 use crate::body::Body;
-
-/// How HTTP/2 connections are configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Http2Settings {
-    /// What one response may have in flight unread. It bounds the memory of a response whose reader is slow.
-    pub stream_window: u32,
-    /// What all responses of a connection may have in flight unread.
-    pub connection_window: u32,
-    /// Our own bound on concurrent streams; the peer's applies in addition.
-    pub max_concurrent_streams: u32,
-    /// The largest response head that is accepted.
-    pub max_header_list_size: u32,
-    /// PINGs on a silent connection.
-    pub keepalive: Option<KeepAlive>,
-}
-
-/// PING keepalive (Envoy: `connection_keepalive`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeepAlive {
-    /// A PING is sent when nothing was read for this long (at most twice this long: activity is looked at when
-    /// the timer fires, not on each read).
-    pub interval: Duration,
-    /// The connection is dead when the PING is not answered for this long.
-    pub timeout: Duration,
-    /// Whether a connection without calls is probed as well.
-    pub while_idle: bool,
-}
 
 /// One HTTP/2 connection. The pool and each call in flight share it; its driver task ends when the connection
 /// is drained and the last call is over.
@@ -81,15 +60,21 @@ pub(crate) struct Connection {
     /// Streams that are reserved or open. Added to under `sender`'s lock only, so that it never passes the limit.
     active: AtomicUsize,
     max_streams: usize,
-    /// A response head came over it: the peer is one that works.
-    served: AtomicBool,
+    /// The peer's limit, as it was seen last.
+    peer_limit: AtomicUsize,
+    /// Names that the peer's table has seen.
+    named: AtomicU8,
+    /// What readers of responses report to.
+    credit: Arc<Credit>,
+    /// What became of its calls.
+    calls: Arc<CallRecord>,
     traffic: Arc<Traffic>,
     events: Arc<dyn ConnectionEvents>,
     id: u64,
     runtime: Handle,
     driver: OnceLock<tokio::task::AbortHandle>,
     /// Why the connection ended, for the errors of its calls.
-    reason: OnceLock<Arc<str>>,
+    reason: OnceLock<EndReason>,
 }
 
 /// The right to open one stream; the stream's place among the peer's limit is given back on drop.
@@ -101,7 +86,10 @@ pub(crate) struct Slot {
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct SendFuture {
     response: ResponseFuture,
+    credit: Option<StreamCredit>,
     guard: Guard,
+    /// The response has no content, whatever its peer thinks of that.
+    is_head: bool,
 }
 
 /// What a call holds until it is over: its slot, and the task of its upload if it has one.
@@ -112,26 +100,20 @@ struct Guard {
     pump: Option<Box<PumpHandle>>,
 }
 
-// === impl Http2Settings ===
-
-impl Default for Http2Settings {
-    fn default() -> Self {
-        Self {
-            stream_window: 1024 * 1024,
-            connection_window: 4 * 1024 * 1024,
-            max_concurrent_streams: u32::MAX,
-            max_header_list_size: 60 * 1024,
-            keepalive: None,
-        }
-    }
+/// A response head larger than what we accept.
+#[derive(Debug, thiserror::Error)]
+#[error("the response head has {size} bytes, and {limit} are accepted")]
+struct HeadTooLarge {
+    size: usize,
+    limit: u32,
 }
 
 // === impl Connection ===
 
 impl Connection {
-    /// Whether the peer ever answered a request on this connection.
-    pub(crate) fn has_served(&self) -> bool {
-        self.served.load(Ordering::Relaxed)
+    /// What became of its calls.
+    pub(crate) fn record(&self) -> Arc<CallRecord> {
+        self.calls.clone()
     }
 
     /// Speaks the preface over `io`, waits for the peer's SETTINGS and starts the driver.
@@ -140,22 +122,18 @@ impl Connection {
     pub(crate) async fn establish(
         io: BoxIo,
         settings: &Http2Settings,
+        budget: Arc<ReceiveBudget>,
         id: u64,
         events: Arc<dyn ConnectionEvents>,
     ) -> Result<Arc<Self>, ConnectError> {
         let traffic = Arc::new(Traffic::default());
-        let (sender, mut connection) = ::h2::client::Builder::new()
-            // Zero until the peer's SETTINGS: that is how their arrival is seen.
-            .initial_max_send_streams(0)
-            .initial_window_size(settings.stream_window)
-            .initial_connection_window_size(settings.connection_window)
-            .max_header_list_size(settings.max_header_list_size)
-            .enable_push(false)
-            .handshake::<_, Bytes>(HoldsPreface::new(Counted::new(io, traffic.clone())))
-            .await
-            .map_err(|e| protocol_error(&e))?;
+        let io = Guarded::new(Counted::new(io, traffic.clone()), settings.guard(Role::Client), budget);
+        let credit = io.credit().clone();
+        let (mut sender, mut connection) =
+            settings.client().handshake::<_, Bytes>(io).await.map_err(|e| failed(&e, &traffic))?;
         std::future::poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-            Poll::Ready(Err(e)) => Poll::Ready(Err(protocol_error(&e))),
+            Poll::Ready(_) if has_gone_away(&mut sender, cx) => Poll::Ready(Err(gone_early())),
+            Poll::Ready(Err(e)) => Poll::Ready(Err(failed(&e, &traffic))),
             Poll::Ready(Ok(())) => Poll::Ready(Err(closed_early())),
             Poll::Pending if sender.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
             Poll::Pending => Poll::Pending,
@@ -164,10 +142,13 @@ impl Connection {
 
         let runtime = Handle::current();
         let this = Arc::new(Self {
+            peer_limit: AtomicUsize::new(sender.current_max_send_streams()),
             sender: Mutex::new(Some(sender)),
             active: AtomicUsize::new(0),
-            served: AtomicBool::new(false),
+            named: AtomicU8::new(0),
+            calls: Arc::default(),
             max_streams: settings.max_concurrent_streams as usize,
+            credit,
             traffic,
             events,
             id,
@@ -186,30 +167,46 @@ impl Connection {
     fn check(&self, cx: &mut Context<'_>) -> Result<(), FailureKind> {
         let mut sender = self.lock_sender();
         let Some(open) = sender.as_mut() else { return Err(FailureKind::Closed) };
-        if let Poll::Ready(Err(_)) = open.poll_ready(cx) {
+        if let Poll::Ready(Err(error)) = open.poll_ready(cx) {
             *sender = None;
             drop(sender);
-            self.events.clone().draining(self.id);
+            self.takes_no_more(&error);
             return Err(FailureKind::Closed);
         }
-        if self.active.load(Ordering::SeqCst) > self.limit(open) {
+        self.see_limit(open.current_max_send_streams());
+        if self.active.load(Ordering::SeqCst) > self.limit() {
             return Err(FailureKind::StreamLimit);
         }
         Ok(())
     }
 
+    /// Reports to the pool that the peer takes no more requests. A connection that broke reports its end itself.
+    fn takes_no_more(&self, error: &::h2::Error) {
+        if !error.is_io() && !error.is_library() {
+            self.events.clone().draining(self.id);
+        }
+    }
+
     /// Opens a stream for the holder of a slot.
     fn open(
         &self,
-        request: Request<()>,
+        mut request: Request<()>,
+        named: Named,
         end: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), SendError> {
         let mut sender = self.lock_sender();
+        let new = named.without(self.named.load(Ordering::Relaxed));
+        if !new.is_empty() {
+            self.named.fetch_or(new.0, Ordering::Relaxed);
+            new.teach(request.headers_mut());
+        }
         let Some(open) = sender.as_mut() else {
-            return Err(SendError::new(FailureKind::Closed, Progress::NotSent));
+            return Err(
+                SendError::new(FailureKind::Closed, Progress::NotSent).broken_by(self.traffic.broke())
+            );
         };
         let result = open.send_request(request, end);
-        if self.active.load(Ordering::SeqCst) >= self.limit(open) {
+        if self.active.load(Ordering::SeqCst) >= self.limit() {
             // At its limit, `h2` keeps the newest stream inside the sender and refuses the next request until that
             // stream was written, although its caller may have dropped it by then. A clone keeps none.
             *open = open.clone();
@@ -218,12 +215,18 @@ impl Connection {
         result.map_err(|e| {
             let kind =
                 if e.is_go_away() || e.is_io() { FailureKind::Closed } else { FailureKind::InvalidRequest };
-            SendError::new(kind, Progress::NotSent).with_source(e)
+            let broke = self.traffic.broke().filter(|_| kind == FailureKind::Closed);
+            SendError::new(kind, Progress::NotSent).with_source(e).broken_by(broke)
         })
     }
 
-    fn limit(&self, sender: &SendRequest<Bytes>) -> usize {
-        sender.current_max_send_streams().min(self.max_streams)
+    fn limit(&self) -> usize {
+        self.peer_limit.load(Ordering::Relaxed).min(self.max_streams)
+    }
+
+    /// Records the peer's limit.
+    fn see_limit(&self, limit: usize) {
+        self.peer_limit.store(limit, Ordering::Relaxed);
     }
 
     fn lock_sender(&self) -> std::sync::MutexGuard<'_, Option<SendRequest<Bytes>>> {
@@ -246,7 +249,9 @@ impl Connection {
         } else {
             (FailureKind::Protocol, Progress::Sent)
         };
-        SendError::new(kind, progress).with_source(error).with_connection(self.reason.get().cloned())
+        let broke = self.traffic.broke().filter(|_| kind == FailureKind::Io);
+        let error = SendError::new(kind, progress).with_source(error).broken_by(broke);
+        error.with_connection(self.reason.get().cloned())
     }
 }
 
@@ -255,8 +260,10 @@ impl HttpConnection for Connection {
 
     fn reserve(self: &Arc<Self>) -> Result<Slot, Unavailable> {
         let sender = self.lock_sender();
-        let Some(open) = sender.as_ref() else { return Err(Unavailable::Closed) };
-        if self.active.load(Ordering::SeqCst) >= self.limit(open) {
+        if sender.is_none() {
+            return Err(Unavailable::Closed);
+        }
+        if self.active.load(Ordering::SeqCst) >= self.limit() {
             return Err(Unavailable::Full);
         }
         self.active.fetch_add(1, Ordering::SeqCst);
@@ -297,17 +304,22 @@ impl Slot {
     /// Sends the request, from within the task that awaits the response.
     pub(crate) fn start(self, cx: &mut Context<'_>, request: Request<Body>) -> Result<SendFuture, SendError> {
         if let Err(kind) = self.connection.check(cx) {
-            return Err(SendError::not_sent(kind, request));
+            let broke = self.connection.traffic.broke();
+            return Err(SendError::not_sent(kind, request).broken_by(broke));
         }
+        let is_head = request.method() == Method::HEAD;
         let (head, body) = request.into_parts();
-        let mut upload = Upload::new(body);
+        let Prepared { head, length, named } = Prepared::new(head);
+        let mut upload = Upload::new(body, length);
         // Looking ahead before HEADERS leave keeps the two frames of a unary call in one write.
-        upload.fill(cx).map_err(|e| request_body_failed(e, Progress::NotSent))?;
-        let (response, mut stream) = self.connection.open(prepare(head), upload.is_finished())?;
+        Pin::new(&mut upload).fill(cx).map_err(|e| request_body_failed(e, Progress::NotSent))?;
+        let (response, mut stream) = self.connection.open(head, named, upload.is_finished())?;
+        let credit = StreamCredit::new(self.connection.credit.clone(), response.stream_id().as_u32());
+        let sending = |guard| SendFuture { response, credit: Some(credit), guard, is_head };
         if upload.is_finished() {
-            return Ok(SendFuture { response, guard: Guard { slot: Some(self), pump: None } });
+            return Ok(sending(Guard { slot: Some(self), pump: None }));
         }
-        let guard = match upload.poll(cx, &mut stream) {
+        let guard = match Pin::new(&mut upload).poll(cx, &mut stream) {
             Poll::Ready(Uploaded::Done | Uploaded::PeerStopped) => Guard { slot: Some(self), pump: None },
             Poll::Ready(Uploaded::Failed(error)) => {
                 stream.send_reset(Reason::CANCEL);
@@ -317,7 +329,7 @@ impl Slot {
                 Guard { slot: None, pump: Some(Box::new(PumpHandle::spawn(self, upload, stream))) }
             }
         };
-        Ok(SendFuture { response, guard })
+        Ok(sending(guard))
     }
 }
 
@@ -341,16 +353,34 @@ impl Future for SendFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let result = ready!(Pin::new(&mut self.response).poll(cx));
-        let mut guard = std::mem::take(&mut self.guard);
-        Poll::Ready(match result {
-            Ok(response) => {
+        let (mut guard, credit) = (std::mem::take(&mut self.guard), self.credit.take());
+        Poll::Ready(match (result, credit) {
+            (Ok(response), Some(credit)) => {
                 if let Some(connection) = guard.connection() {
-                    connection.served.store(true, Ordering::Relaxed);
+                    connection.calls.served();
                 }
-                Ok(response.map(|recv| Body::http2(RecvBody::new(recv, guard))))
+                if let Some(size) = credit.is_too_large(response.headers()) {
+                    let error = HeadTooLarge { size, limit: credit.max_header_list_size() };
+                    return Poll::Ready(Err(
+                        SendError::new(FailureKind::HeadTooLarge, Progress::Sent).with_source(error)
+                    ));
+                }
+                let has_content = !self.is_head && has_content(response.status());
+                let incoming = |recv| Incoming::response(recv, credit, has_content);
+                Ok(response.map(|recv| Body::http2(RecvBody::new(incoming(recv), guard))))
             }
-            Err(error) => Err(guard.failure(error)),
+            (Err(error), _) => Err(guard.failure(error)),
+            (Ok(_), None) => Err(SendError::new(FailureKind::Closed, Progress::Sent)),
         })
+    }
+}
+
+impl Drop for SendFuture {
+    fn drop(&mut self) {
+        // Empty once the future is ready.
+        if let Some(connection) = self.guard.connection() {
+            connection.calls.given_up();
+        }
     }
 }
 
@@ -374,7 +404,13 @@ impl Guard {
             return request_body_failed(body_error, Progress::Sent);
         }
         match self.connection() {
-            Some(connection) => connection.classify(error),
+            Some(connection) => {
+                let error = connection.classify(error);
+                if error.kind() != FailureKind::GoAway {
+                    connection.calls.failed();
+                }
+                error
+            }
             None => SendError::new(FailureKind::Protocol, Progress::Sent).with_source(error),
         }
     }
@@ -385,33 +421,28 @@ impl Guard {
     }
 }
 
-/// Makes a head that HTTP/2 can carry: no connection-specific fields, no `host` beside `:authority`.
-fn prepare(mut head: http::request::Parts) -> Request<()> {
-    let has_authority = head.uri.authority().is_some();
-    // One pass, because the usual head has nothing to remove.
-    while let Some(name) = head.headers.iter().find(|(name, value)| is_unfit(name, value, has_authority)) {
-        let name = name.0.clone();
-        head.headers.remove(name);
-    }
-    head.version = Version::HTTP_2;
-    Request::from_parts(head, ())
-}
-
-fn is_unfit(name: &HeaderName, value: &HeaderValue, has_authority: bool) -> bool {
-    match name.as_str() {
-        "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" => true,
-        "te" => value != "trailers",
-        "host" => has_authority,
-        _ => false,
-    }
-}
-
 fn request_body_failed(error: crate::body::BodyError, progress: Progress) -> SendError {
     SendError::new(FailureKind::RequestBody, progress).with_source(error)
 }
 
-fn protocol_error(error: &::h2::Error) -> ConnectError {
-    ConnectError::new(ConnectFailure::Protocol, format!("HTTP/2 handshake failed: {error}"))
+/// The stream broke, or what came over it is not HTTP/2. A server that refuses our certificate says so here: in TLS 1.3 our
+/// side of the handshake is over by then.
+fn failed(error: &::h2::Error, traffic: &Traffic) -> ConnectError {
+    let broke = traffic.broke().cloned();
+    let kind = match &broke {
+        Some(cause) if (**cause).is::<rustls::Error>() => ConnectFailure::Tls,
+        _ => ConnectFailure::Protocol,
+    };
+    ConnectError::new(kind, format!("HTTP/2 handshake failed: {error}")).caused_by(broke)
+}
+
+/// Whether the peer has said GOAWAY.
+fn has_gone_away(sender: &mut SendRequest<Bytes>, cx: &mut Context<'_>) -> bool {
+    matches!(sender.poll_ready(cx), Poll::Ready(Err(error)) if error.is_go_away() && error.is_remote())
+}
+
+fn gone_early() -> ConnectError {
+    ConnectError::new(ConnectFailure::GoneAway, "the peer said GOAWAY before the first request")
 }
 
 fn closed_early() -> ConnectError {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
@@ -30,7 +30,7 @@ type Frames = Vec<Result<Frame<Bytes>, Infallible>>;
 
 async fn connect_with(io: BoxIo, settings: &Http2Settings) -> (Arc<Connection>, Arc<Heard>) {
     let heard = Arc::new(Heard::default());
-    let connection = Connection::establish(io, settings, 1, heard.clone()).await.unwrap();
+    let connection = Connection::establish(io, settings, Arc::default(), 1, heard.clone()).await.unwrap();
     (connection, heard)
 }
 
@@ -150,8 +150,7 @@ async fn a_long_download_fits_a_small_window() {
         let mut stream = respond.send_response(Response::new(()), false).unwrap();
         stream.send_data(vec![7; 8 * 1024 * 1024].into(), true).unwrap();
     }));
-    let settings =
-        Http2Settings { stream_window: 64 * 1024, connection_window: 64 * 1024, ..Http2Settings::default() };
+    let settings = Http2Settings { stream_window: 64 * 1024, ..Http2Settings::default() };
     let (connection, _) = connect_with(client, &settings).await;
     let response = connection.reserve().unwrap().send(post(Body::empty())).await.unwrap();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -378,9 +377,15 @@ async fn a_drained_connection_finishes_its_calls_and_closes() {
 async fn a_peer_without_http2_is_a_connect_error() {
     let (client, server) = pipe();
     drop(server);
-    let error = Connection::establish(client, &Http2Settings::default(), 1, Arc::new(Heard::default()))
-        .await
-        .unwrap_err();
+    let error = Connection::establish(
+        client,
+        &Http2Settings::default(),
+        Arc::default(),
+        1,
+        Arc::new(Heard::default()),
+    )
+    .await
+    .unwrap_err();
     assert_eq!(error.kind(), ConnectFailure::Protocol);
 }
 

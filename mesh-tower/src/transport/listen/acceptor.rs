@@ -9,14 +9,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mesh_core::snapshot::{Changes, ConfigError, Resolution, ServerSnapshot, Subscription};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tracing::Instrument as _;
 
 use super::handshake::{Accepted, establish};
 use super::io::MeshIo;
+use super::pending::PendingHandshakes;
+use super::turns::Turns;
 use crate::drain::{Draining, Held};
 use crate::server::ServerRuntime;
 use crate::server::chain::Chains;
@@ -25,7 +28,7 @@ use crate::server::concurrency::Permit;
 /// What a listener does with connections, old and new.
 #[derive(Debug, Clone)]
 pub(crate) enum Serving {
-    /// No valid listener has arrived yet: nothing is accepted.
+    /// No valid listener has arrived yet: connections are closed, so that nobody waits for one that may never come.
     Waiting,
     /// Connections belong to these chains.
     Chains(Arc<Chains>),
@@ -45,7 +48,9 @@ pub(crate) struct Acceptor {
     _subscription: Subscription<ServerSnapshot>,
     serving: watch::Sender<Serving>,
     establishing: JoinSet<Option<MeshIo>>,
-    handshakes: Arc<Semaphore>,
+    pending: Arc<PendingHandshakes>,
+    /// One at once per processor: more would only keep other tasks from running.
+    turns: Arc<Turns>,
     draining: Draining,
     /// A shutdown waits for this listener, unless somebody else's server decides when it is dropped.
     _held: Option<Held>,
@@ -61,6 +66,9 @@ pub(crate) struct Acceptor {
 impl Acceptor {
     /// `foreign`: the connections will be served by a server that is not ours.
     pub(crate) fn new(server: Arc<ServerRuntime>, tcp: TcpListener, foreign: bool) -> Self {
+        if let Err(error) = SockRef::from(&tcp).listen(BACKLOG) {
+            tracing::debug!(?error, "the backlog stays as it came");
+        }
         let address = tcp.local_addr().ok();
         let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
         let subscription = server.source.server(address.unwrap_or(unspecified));
@@ -71,7 +79,8 @@ impl Acceptor {
             address,
             serving: watch::Sender::new(Serving::Waiting),
             establishing: JoinSet::new(),
-            handshakes: Arc::new(Semaphore::new(server.limits.handshakes)),
+            pending: PendingHandshakes::new(server.limits.handshakes),
+            turns: Turns::new(std::thread::available_parallelism().map_or(1, usize::from)),
             draining: server.drain.draining(),
             _held: (!foreign).then(|| server.drain.hold()),
             pause: None,
@@ -89,16 +98,19 @@ impl Acceptor {
     /// The next established connection; none once the mesh drains. Cancel safe.
     pub(crate) fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Option<MeshIo>> {
         if self.tcp.is_none() {
-            return Poll::Ready(None);
+            return self.poll_last(cx);
         }
         if Pin::new(&mut self.draining).poll(cx).is_ready() {
             self.stop();
-            return Poll::Ready(None);
+            return self.poll_last(cx);
         }
         while let Poll::Ready(resolution) = self.changes.poll_changed(cx) {
             self.apply(&resolution);
         }
-        while self.poll_accepted(cx).is_ready() {}
+        if (0..ACCEPTS).all(|_| self.poll_accepted(cx).is_ready()) {
+            // There may be more, after those who wait for this task's thread.
+            cx.waker().wake_by_ref();
+        }
         while let Poll::Ready(Some(established)) = self.establishing.poll_join_next(cx) {
             // A connection whose task panicked is closed like any that was refused.
             if let Ok(Some(io)) = established {
@@ -108,12 +120,46 @@ impl Acceptor {
         Poll::Pending
     }
 
-    /// Closes the socket and what has not been established, and tells every connection to drain.
+    /// Closes the socket, and tells every connection to drain. What the kernel has accepted already is served: to its
+    /// client it is a connection like any other.
     fn stop(&mut self) {
-        self.tcp = None;
-        self.establishing.abort_all();
+        let queued = self.tcp.take().and_then(|tcp| tcp.into_std().ok());
+        if self.foreign {
+            self.establishing.abort_all();
+        } else if let Some(queued) = queued {
+            self.accept_queued(&queued);
+        }
+        self.pause = Some(Box::pin(sleep(self.server.limits.drain_idle_grace)));
         self.serving.send_replace(Serving::Draining);
         tracing::info!(address = ?self.address, "draining");
+    }
+
+    fn accept_queued(&mut self, queued: &std::net::TcpListener) {
+        let Serving::Chains(chains) = self.serving.borrow().clone() else { return };
+        while let Ok((tcp, remote)) = queued.accept() {
+            if tcp.set_nonblocking(true).is_ok()
+                && let Ok(tcp) = TcpStream::from_std(tcp)
+            {
+                self.begin(tcp, remote, Some(chains.clone()));
+            }
+        }
+    }
+
+    /// The connections that were accepted before the end, as far as they are established soon.
+    fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<Option<MeshIo>> {
+        if let Some(pause) = &mut self.pause
+            && pause.as_mut().poll(cx).is_ready()
+        {
+            self.pause = None;
+            self.establishing.abort_all();
+        }
+        loop {
+            match std::task::ready!(self.establishing.poll_join_next(cx)) {
+                Some(Ok(Some(io))) => return Poll::Ready(Some(io)),
+                Some(_) => {}
+                None => return Poll::Ready(None),
+            }
+        }
     }
 
     /// Whether the listener has a valid configuration, for `/ready`.
@@ -126,7 +172,12 @@ impl Acceptor {
         let previous = self.serving.borrow().clone();
         let next = match resolution {
             // Nothing known yet; what was served before goes on being served.
-            Resolution::Pending(_) => return,
+            Resolution::Pending(error) => {
+                if matches!(previous, Serving::Waiting) {
+                    tracing::info!(address = ?self.address, "waiting for {} {:?}", error.kind, error.name);
+                }
+                return;
+            }
             Resolution::Ready(snapshot) => self.chains(snapshot, &previous),
             Resolution::Failed(error) => self.absent(error, &previous),
         };
@@ -163,11 +214,11 @@ impl Acceptor {
         Serving::Absent
     }
 
-    /// Accepts one connection, if there is a configuration to accept it under.
+    /// Accepts one connection, and closes it if there is no configuration to serve it under (gRFC A36, "not serving").
     fn poll_accepted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let chains = match &*self.serving.borrow() {
-            Serving::Waiting | Serving::Draining => return Poll::Pending,
-            Serving::Absent => None,
+            Serving::Draining => return Poll::Pending,
+            Serving::Waiting | Serving::Absent => None,
             Serving::Chains(chains) => Some(chains.clone()),
         };
         if let Some(pause) = &mut self.pause {
@@ -178,6 +229,11 @@ impl Acceptor {
         match std::task::ready!(listener.poll_accept(cx)) {
             Ok((tcp, remote)) => self.begin(tcp, remote, chains),
             Err(error) if is_of_one_connection(&error) => {}
+            // Most likely the descriptors are used up, and one is about to come free.
+            Err(error) if self.pending.give_way() => {
+                tracing::debug!(address = ?self.address, %error, "accepting failed; a silent connection was closed");
+                self.pause = Some(Box::pin(sleep(SHORT_PAUSE)));
+            }
             Err(error) => {
                 tracing::warn!(address = ?self.address, %error, "accepting failed; trying again in {PAUSE:?}");
                 self.pause = Some(Box::pin(sleep(PAUSE)));
@@ -187,21 +243,35 @@ impl Acceptor {
     }
 
     fn begin(&mut self, tcp: TcpStream, remote: SocketAddr, chains: Option<Arc<Chains>>) {
-        let Some(chains) = chains else { return };
-        let Some(permit) = self.server.connections.try_acquire() else {
+        let Some(chains) = chains else {
+            tracing::debug!(%remote, "not serving; closed");
+            return;
+        };
+        let connections = &self.server.connections;
+        // The connection that gives way is closed at once; its permit is only counted back when its task has ended.
+        let permit =
+            connections.try_acquire().or_else(|| self.pending.give_way().then(|| connections.enter()));
+        let Some(permit) = permit else {
             tracing::debug!(%remote, "connection limit reached; closed");
             return;
         };
+        let now = Instant::now();
+        let place = self.pending.enter(remote.ip(), now);
+        let task = place.task();
         let accepted = Accepted {
             tcp,
             permit,
             chains,
             server: self.server.clone(),
-            handshakes: self.handshakes.clone(),
+            turns: self.turns.clone(),
+            place,
             foreign: self.foreign,
         };
         let span = tracing::debug_span!("establish", %remote);
-        self.establishing.spawn_on(establish(accepted).instrument(span), &self.server.runtime);
+        let handle = self.establishing.spawn_on(establish(accepted).instrument(span), &self.server.runtime);
+        // It is set here alone.
+        let _ = task.set(handle);
+        self.pending.trim(now);
     }
 }
 
@@ -214,8 +284,18 @@ impl std::fmt::Debug for Acceptor {
     }
 }
 
+/// Connections that the kernel may hold for us, up to a limit of its own (`net.core.somaxconn`). A listener comes with
+/// 128 of the standard library, or 1,024 of tokio, and a client beyond that waits a second or more for its turn.
+const BACKLOG: i32 = 4_096;
+
 /// Long enough not to spin while the process is out of file descriptors, short enough not to be noticed.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Enough for a task that was aborted to close its socket.
+const SHORT_PAUSE: Duration = Duration::from_millis(1);
+
+/// Connections that are accepted in a row: other tasks of the thread, the handshakes among them, get their turn.
+const ACCEPTS: usize = 32;
 
 /// The connection was lost before it was accepted: no reason to pause.
 fn is_of_one_connection(error: &io::Error) -> bool {

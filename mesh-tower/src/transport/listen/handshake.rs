@@ -1,18 +1,31 @@
 //! From an accepted socket to an identified connection: filter chain, handshake, identity, network filters.
+//!
+//! ```text
+//! silent ──first byte──► hello ──whole ClientHello──► crypto ──our flight──► waits ──bytes──► crypto ──► established
+//! └────────no turn, gives way under pressure───────┘ └ a turn ┘           └ gives way ┘    └ a turn ┘
+//! ```
+//! A turn ([`super::turns`]) lasts while cryptography runs and never while anything waits, so what others withhold
+//! delays nobody.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use mesh_core::chain::Ends;
 use mesh_core::identity;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::io::{Bytes, MeshIo};
-use crate::server::chain::{Chain, Chains, Security};
+use super::pending::Place;
+use super::turns::Turns;
+use crate::server::chain::{Chains, Security};
 use crate::server::concurrency::Permit;
-use crate::server::{Activity, Connection, Peer, ServerRuntime, rbac};
-use crate::tls::server::ServerTls;
+use crate::server::refused::{Refused, Why};
+use crate::server::{AcceptedPeer, Connection, ServerRuntime, rbac};
+use crate::tls::server::{ServerTls, read_hello};
+use crate::tls::{HandshakeFailure, TlsError};
 
 /// A socket on its way to become a connection.
 pub(super) struct Accepted {
@@ -20,8 +33,10 @@ pub(super) struct Accepted {
     pub(super) permit: Permit,
     pub(super) chains: Arc<Chains>,
     pub(super) server: Arc<ServerRuntime>,
-    /// Bounds the handshakes that have begun.
-    pub(super) handshakes: Arc<Semaphore>,
+    /// At cryptography.
+    pub(super) turns: Arc<Turns>,
+    /// Among the connections that wait for their peers.
+    pub(super) place: Place,
     /// The connection will be served by a server that is not ours.
     pub(super) foreign: bool,
 }
@@ -29,12 +44,14 @@ pub(super) struct Accepted {
 /// Makes a connection of a socket, or closes it. None of the refusals sends a byte of HTTP, and no connection of a
 /// chain with TLS is ever served without.
 pub(super) async fn establish(accepted: Accepted) -> Option<MeshIo> {
-    let Accepted { tcp, permit, chains, server, handshakes, foreign } = accepted;
+    let Accepted { tcp, permit, chains, server, turns, place, foreign } = accepted;
     let (Ok(local), Ok(remote)) = (tcp.local_addr(), tcp.peer_addr()) else {
         return None; // reset before it was accepted
     };
+    let refused = &server.refused;
+    let unknown = identity::Peer { remote: Some(remote), local: Some(local), tls: None };
     let Some(chain) = chains.find(&Ends { local, remote }) else {
-        tracing::debug!(%remote, "no filter chain matches; closed");
+        refused.connection(Why::NoChain, &unknown, &"no filter chain matches");
         return None;
     };
     if foreign && chain.has_http_policy() && !server.is_layered() {
@@ -56,41 +73,68 @@ pub(super) async fn establish(accepted: Accepted) -> Option<MeshIo> {
         }
         Security::Tls(tls) => {
             let limit = server.limits.handshake_timeout;
-            match timeout(limit, handshake(tls, tcp, &handshakes)).await {
-                Ok(Some((stream, peer))) => (stream, Some(Arc::new(peer))),
-                Ok(None) => return None,
-                Err(_) => {
-                    tracing::debug!(%remote, "no TLS handshake within {limit:?}; closed");
-                    return None;
-                }
-            }
+            let shaken = timeout(limit, handshake(tls, tcp, &turns, place)).await;
+            let (stream, peer) = shaken_hands(shaken.ok(), &unknown, refused)?;
+            (stream, Some(Arc::new(peer)))
         }
     };
-    let peer = identity::Peer { remote: Some(remote), local: Some(local), tls };
-    if !rbac::admits_connection(chain.config(), &peer) {
+    let peer = identity::Peer { tls, ..unknown };
+    if !rbac::admits_connection(chain.config(), &peer, refused) {
         return None;
     }
-    let connection = connection(peer, chain.clone(), server);
-    Some(MeshIo::new(stream, Peer::new(connection), permit))
+    let connection = Connection::new(peer, chain.clone(), server);
+    Some(MeshIo::new(stream, AcceptedPeer::new(connection), permit, foreign))
 }
 
-fn connection(peer: identity::Peer, chain: Arc<Chain>, server: Arc<ServerRuntime>) -> Connection {
-    Connection { peer, chain, server, activity: Activity::new(Instant::now()) }
+type Secured = (Bytes, identity::TlsPeer);
+
+/// `result` is none when the time was up.
+fn shaken_hands(
+    result: Option<Result<Secured, TlsError>>,
+    peer: &identity::Peer,
+    refused: &Refused,
+) -> Option<Secured> {
+    match result {
+        Some(Ok(secured)) => return Some(secured),
+        Some(Err(error @ TlsError::Interrupted(_))) => refused.connection(Why::Unfinished, peer, &error),
+        Some(Err(error)) => refused.connection(Why::Handshake, peer, &error),
+        None => refused.connection(Why::Unfinished, peer, &"no TLS handshake in time"),
+    }
+    None
 }
 
 async fn handshake(
     tls: &ServerTls,
     tcp: TcpStream,
-    permits: &Semaphore,
-) -> Option<(Bytes, identity::TlsPeer)> {
-    // A client that has said nothing takes no permit and costs a socket alone.
-    tcp.readable().await.ok()?;
-    let _permit = permits.acquire().await.ok()?;
-    match tls.accept(tcp).await {
-        Ok((stream, peer)) => Some((Bytes::Tls(Box::new(stream)), peer)),
-        Err(error) => {
-            tracing::debug!(%error, "handshake refused");
-            None
+    turns: &Arc<Turns>,
+    mut place: Place,
+) -> Result<Secured, TlsError> {
+    // Before its first byte a connection has no buffers.
+    tcp.peek(&mut [0]).await.map_err(|error| TlsError::Interrupted(HandshakeFailure::new(&error)))?;
+    let hello = read_hello(tcp).await?;
+    place.works();
+    // The answer to a ClientHello is where most of the cryptography is.
+    let answered = async { tls.answer(hello) };
+    let accept = in_turns(turns, &mut place, answered).await?;
+    let accept = async { tls.identify(accept.await) };
+    let (stream, peer) = in_turns(turns, &mut place, accept).await?;
+    Ok((Bytes::Tls(Box::new(stream)), peer))
+}
+
+/// Polls a future, each time in a turn of its own; between polls it waits for its peer.
+async fn in_turns<F: Future>(turns: &Arc<Turns>, place: &mut Place, future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        let turn = turns.take(place.origin()).await;
+        let polled = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+        drop(turn);
+        if let Poll::Ready(output) = polled {
+            return output;
         }
+        place.waits(Instant::now());
+        // `future` has the waker of this task.
+        let mut woken = false;
+        poll_fn(|_| if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+        place.works();
     }
 }

@@ -2,20 +2,26 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::server::Peer;
 use crate::server::concurrency::Permit;
+use crate::server::{AcceptedPeer, Peer};
 
 /// A connection that was accepted, secured as its chain demands, and identified.
 pub struct MeshIo {
     stream: Bytes,
     peer: Peer,
+    accepted: AcceptedPeer,
+    /// With a server that is not ours: who is woken when the connection has to give way. Ours asks for itself.
+    told: Option<Waker>,
+    foreign: bool,
     /// The connection's place under the connection limit.
     _permit: Permit,
 }
@@ -28,14 +34,46 @@ pub(super) enum Bytes {
 // === impl MeshIo ===
 
 impl MeshIo {
-    pub(super) fn new(stream: Bytes, peer: Peer, permit: Permit) -> Self {
-        Self { stream, peer, _permit: permit }
+    pub(super) fn new(stream: Bytes, accepted: AcceptedPeer, permit: Permit, foreign: bool) -> Self {
+        Self { stream, peer: accepted.clone().into(), accepted, told: None, foreign, _permit: permit }
     }
 
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
+
+    /// The same, with its connection.
+    pub(crate) fn accepted(&self) -> &AcceptedPeer {
+        &self.accepted
+    }
+
+    /// Whether the peer has said something that was not read yet, whatever the runtime knows of it by now.
+    pub(crate) fn has_unread(&self) -> bool {
+        let tcp = match &self.stream {
+            Bytes::Plain(tcp) => tcp,
+            Bytes::Tls(tls) => tls.get_ref().0,
+        };
+        SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|count| count > 0)
+    }
+
+    /// Fails once the connection was told to give way.
+    fn check(&self) -> io::Result<()> {
+        if self.foreign && self.accepted.connection().holding.is_told() { Err(gave_way()) } else { Ok(()) }
+    }
+
+    /// The same, for who goes to sleep: it is woken when the connection has to give way.
+    fn check_later(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        if self.foreign && self.accepted.connection().holding.poll_told(&mut self.told, cx).is_ready() {
+            return Err(gave_way());
+        }
+        Ok(())
+    }
+}
+
+fn gave_way() -> io::Error {
+    let kind = io::ErrorKind::ConnectionAborted;
+    io::Error::new(kind, "at the limit of requests, the heaviest connection gives way")
 }
 
 impl AsyncRead for MeshIo {
@@ -44,15 +82,21 @@ impl AsyncRead for MeshIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        self.check()?;
+        let read = match &mut self.stream {
             Bytes::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Bytes::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
+        };
+        if read.is_pending() {
+            self.check_later(cx)?;
         }
+        read
     }
 }
 
 impl AsyncWrite for MeshIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
         match &mut self.stream {
             Bytes::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Bytes::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, buf),
@@ -64,6 +108,7 @@ impl AsyncWrite for MeshIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check()?;
         match &mut self.stream {
             Bytes::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Bytes::Tls(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, bufs),

@@ -2,21 +2,24 @@
 //!
 //! ```text
 //! nothing yet ──valid listener──► serving ──listener gone──► absent ──valid listener──► serving
-//! (backlog)                      (accept)                  (accept and close, no bytes)
+//! (accept and close, no bytes)   (accept)                  (accept and close, no bytes)
 //! ```
 //! Per connection: connection limit, filter chain, TLS handshake, identity, network filters. That runs in a task of the
-//! connection's own, owned by the listener and bounded in time; a client that stays silent takes no handshake permit,
-//! so it delays nobody. Errors of one connection end that connection; errors of the socket are waited out.
+//! connection's own, owned by the listener and bounded in time. A client that stays silent takes no turn at the
+//! cryptography, so it delays nobody, and under pressure it gives way (`pending`). Errors of one connection end that connection; errors of the socket are waited out.
 //!
 //! [`MeshListener`] is the listener for tonic's and axum's own servers. They cannot be told to send one connection
 //! away, so with them a changed chain applies to new connections only, and a shutdown of the mesh ends accepting but
-//! does not wait for their calls: the end of their own `serve` future tells. `mesh.serve` has no such limits.
+//! does not wait for their calls, nor for connections that they have upgraded: the end of their own `serve` future
+//! tells. `mesh.serve` has no such limits.
 
 mod acceptor;
 mod handshake;
 mod io;
+mod pending;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::io as std_io;
 use std::net::SocketAddr;

@@ -3,10 +3,15 @@
 //! Connections belong to a [`ConnectionKey`]: a request only ever travels over a connection of its own pinned TLS
 //! context and protocol. They are opened in the background: a request waits for the first attempt, but once an
 //! attempt has failed no request waits for the next one, which happens after a back-off (gRFC: 1 s × 1.6 ± 20 %, at
-//! most 120 s).
+//! most 120 s). Only calls that have nowhere else to go bring the next one forward ([`EndpointPool::may_be_back`]). A
+//! connection of HTTP/1.1 that is busy is nothing to wait for at an endpoint that failed: it may have been told to
+//! close, which it says only with its response. A connection that the peer ends is not a failed attempt: the next one is opened at once, until several
+//! in a row have served nobody (`losses`).
 //!
 //! An HTTP/2 endpoint has one connection, and one more when all are at the peer's stream limit, up to
-//! [`PoolSettings::max_connections`]; then requests wait, up to [`PoolSettings::max_waiting`]. The limit that the
+//! [`PoolSettings::max_connections`]; one of HTTP/1.1 has as many as there are requests, up to
+//! [`Http1Settings::max_connections`]. [`PoolSettings::limit`] is one for both. At the limit requests wait, up to
+//! [`PoolSettings::max_waiting`]. The limit that the
 //! cluster's configuration sets for waiting requests is the caller's to apply: [`EndpointPool::try_acquire`] tells
 //! whether a request would wait.
 //!
@@ -16,12 +21,15 @@
 //!
 //! ```text
 //! Idle ──request, connect_soon──► Connecting ──ok──► Ready ──GOAWAY, closed──► Connecting (HTTP/2), Idle (HTTP/1.1)
-//!                                      │ failed
+//!                                      │ failed       └──closed, again without having served──┐
+//!                                      ├──────────────────────────────────────────────────────┘
 //!                                      ▼
 //!                              TransientFailure ──back-off, attempt in the background──► Ready
 //! ```
 
 mod group;
+pub(super) mod losses;
+mod open;
 #[cfg(test)]
 mod tests;
 
@@ -36,13 +44,14 @@ use mesh_core::config::endpoints::Address;
 use tokio::runtime::Handle;
 
 use self::group::Group;
+use self::open::Open;
 pub use super::client::{Lease, ResponseFuture};
 use super::connect::{ConnectionKey, Connector, same_tls};
 use super::error::ConnectError;
 #[cfg(feature = "http1")]
 use super::h1::Http1Settings;
 #[cfg(feature = "http2")]
-use super::h2::{Http2Settings, KeepAlive};
+use super::h2::{Http2Settings, KeepAlive, guard::ReceiveBudget};
 use crate::tls::client::ClientTls;
 
 /// gRPC's connectivity states (an endpoint that was shut down is gone, so there is no fifth one).
@@ -69,9 +78,15 @@ pub struct PoolSettings {
     /// HTTP/2.
     #[cfg(feature = "http2")]
     pub http2: Http2Settings,
+    /// What the unread responses of all pools together may cost.
+    #[cfg(feature = "http2")]
+    pub(crate) budget: Arc<ReceiveBudget>,
     /// HTTP/1.1.
     #[cfg(feature = "http1")]
     pub http1: Http1Settings,
+    /// Connections of the endpoint, whatever their protocol and TLS context, instead of the limits of each protocol:
+    /// `per_host_thresholds[0].max_connections`. None by default.
+    pub limit: Option<usize>,
     /// HTTP/2 connections per endpoint, default 10: enough for 1,000 streams at the usual limit of 100, few enough
     /// that an overloaded peer is not stormed.
     pub max_connections: usize,
@@ -97,6 +112,7 @@ pub struct EndpointPool {
     address: Address,
     settings: Arc<ArcSwap<PoolSettings>>,
     runtime: Handle,
+    open: Open,
     groups: Mutex<Groups>,
 }
 
@@ -128,8 +144,11 @@ impl PoolSettings {
             connect_timeout: ClusterConfig::CONNECT_TIMEOUT,
             #[cfg(feature = "http2")]
             http2: Http2Settings::default(),
+            #[cfg(feature = "http2")]
+            budget: Arc::default(),
             #[cfg(feature = "http1")]
             http1: Http1Settings::default(),
+            limit: None,
             max_connections: 10,
             max_waiting: 1024,
             permits: None,
@@ -146,17 +165,11 @@ impl PoolSettings {
             self.http2.keepalive = cluster.keepalive.map(|keepalive| KeepAlive {
                 interval: keepalive.interval,
                 timeout: keepalive.timeout,
-                while_idle: true,
+                while_idle: false,
             });
         }
-        if let Some(max) = cluster.limits.max_connections_per_endpoint {
-            let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
-            self.max_connections = max;
-            #[cfg(feature = "http1")]
-            {
-                self.http1.max_connections = max;
-            }
-        }
+        let limit = cluster.limits.max_connections_per_endpoint;
+        self.limit = limit.map(|limit| usize::try_from(limit.get()).unwrap_or(usize::MAX));
         self
     }
 }
@@ -166,6 +179,7 @@ impl fmt::Debug for PoolSettings {
         f.debug_struct("PoolSettings")
             .field("connector", &self.connector)
             .field("connect_timeout", &self.connect_timeout)
+            .field("limit", &self.limit)
             .field("max_connections", &self.max_connections)
             .field("max_waiting", &self.max_waiting)
             .finish_non_exhaustive()
@@ -181,6 +195,7 @@ impl EndpointPool {
             address,
             settings: Arc::new(ArcSwap::from_pointee(settings)),
             runtime,
+            open: Open::default(),
             groups: Mutex::default(),
         }
     }
@@ -216,11 +231,22 @@ impl EndpointPool {
     /// Replaces the settings. Open connections keep theirs.
     pub fn set_settings(&self, settings: PoolSettings) {
         self.settings.store(Arc::new(settings));
+        for group in &self.lock().list {
+            group.settings_changed();
+        }
     }
 
     /// Opens a connection in the background, if there is none and no attempt is under way or backing off.
     pub fn connect_soon(&self, key: &ConnectionKey) {
         self.group(key).connect_soon();
+    }
+
+    /// Whether a call that has nowhere else to go may try an endpoint that failed: it has a connection that is free, or
+    /// an attempt is made at once. There is none sooner than an eighth of the back-off after the last one, and none
+    /// where that one took all of its time, or failed for the identity of either side.
+    pub fn may_be_back(&self, key: &ConnectionKey) -> bool {
+        let group = self.lock().find(key).cloned();
+        group.is_some_and(|group| group.may_be_back())
     }
 
     /// Takes a free stream of an open connection, or says at once why there is none. Where a request would wait,
@@ -281,8 +307,8 @@ impl EndpointPool {
             Some(tls) => !same_tls(tls.as_ref(), key.tls.as_ref()),
             None => false,
         };
-        let group =
-            Group::new(self.address.clone(), key.clone(), self.settings.clone(), &self.runtime, retired);
+        let (address, key, open) = (self.address.clone(), key.clone(), self.open.clone());
+        let group = Group::new(address, key, self.settings.clone(), &self.runtime, open, retired);
         groups.list.push(group.clone());
         group
     }

@@ -6,15 +6,27 @@
 //!
 //! A connection goes away (GOAWAY, or `connection: close`) when the mesh drains, when its listener is gone, and when its
 //! filter chain is no longer the one that its addresses lead to. Calls in flight then have
-//! [`ServerLimits::drain_grace`](crate::server::ServerLimits::drain_grace), or what is left of the shutdown's limit.
+//! [`ServerLimits::drain_grace`](crate::server::ServerLimits::drain_grace), or what is left of the shutdown's limit. An
+//! upgraded connection (101, a WebSocket) is a call in flight until the application lets go of it; whatever ends the
+//! server ends it too.
 
 mod connection;
+mod framing;
+mod http1;
+#[cfg(feature = "http2")]
+mod http2;
 mod io;
+#[cfg(feature = "http1")]
+mod leave;
 mod service;
 mod signal;
+#[cfg(feature = "http2")]
+mod stream;
 mod supervisor;
+mod target;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -26,6 +38,7 @@ use tokio::task::JoinSet;
 use tower_service::Service;
 use tracing::Instrument as _;
 
+pub(crate) use self::http1::Http1Incoming;
 use super::listen::Acceptor;
 use crate::body::{Body, BoxError};
 use crate::drain::Phase;
@@ -53,12 +66,19 @@ where
                 connections.spawn_on(task, &server.runtime);
             }
             Some(_) = connections.join_next() => {}
+            () = held.reached(Phase::Forced) => break,
         }
     }
+    // What has not been established is closed.
+    drop(acceptor);
     let all_gone = async { while connections.join_next().await.is_some() {} };
     tokio::select! {
         () = all_gone => {}
-        () = held.reached(Phase::Forced) => {}
+        () = held.reached(Phase::Forced) => {
+            if server.requests.used() > 0 {
+                held.cut_off();
+            }
+        }
     }
     connections.shutdown().await;
     tracing::info!("drained");

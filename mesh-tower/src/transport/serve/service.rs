@@ -6,19 +6,20 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::body::Body;
+use super::http1::Http1Incoming;
+use crate::body::{Body, ServedBody};
+use crate::glue;
 use crate::server::layer::{ResponseBody, ResponseFuture};
-use crate::server::{Peer, stack};
+use crate::server::{AcceptedPeer, Peer, pace, stack};
 
 /// The service of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectionService<S> {
     app: S,
-    peer: Peer,
+    peer: AcceptedPeer,
 }
 
 /// Waits until a clone of the application is ready, then calls it.
@@ -26,37 +27,43 @@ pub(super) struct ConnectionService<S> {
 /// Dropping it drops the request, or the application's future.
 #[pin_project::pin_project(project = CallProj)]
 pub(super) enum Call<S, F> {
-    Waiting(S, Option<(Peer, Request<Incoming>)>),
+    Waiting(S, Option<(AcceptedPeer, Request<ServedBody>)>),
     Called(#[pin] ResponseFuture<F>),
 }
 
 // === impl ConnectionService ===
 
 impl<S> ConnectionService<S> {
-    pub(super) fn new(app: S, peer: Peer) -> Self {
+    pub(super) fn new(app: S, peer: AcceptedPeer) -> Self {
         Self { app, peer }
     }
 }
 
-impl<S, B> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
+impl<S, B> hyper::service::Service<Request<Http1Incoming>> for ConnectionService<S>
 where
-    S: Service<Request<Body>, Response = Response<B>> + Clone,
+    S: Service<Request<Body>, Response = Response<B>> + Clone + 'static,
     B: http_body::Body<Data = Bytes>,
 {
     type Response = Response<ResponseBody<B>>;
     type Error = S::Error;
     type Future = Call<S, S::Future>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        Call::Waiting(self.app.clone(), Some((self.peer.clone(), request)))
+    fn call(&self, request: Request<Http1Incoming>) -> Self::Future {
+        Call::new(self.app.clone(), self.peer.clone(), request.map(ServedBody::Http1))
     }
 }
 
 // === impl Call ===
 
+impl<S, F> Call<S, F> {
+    pub(super) const fn new(app: S, peer: AcceptedPeer, request: Request<ServedBody>) -> Self {
+        Self::Waiting(app, Some((peer, request)))
+    }
+}
+
 impl<S, B> Future for Call<S, S::Future>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
+    S: Service<Request<Body>, Response = Response<B>> + 'static,
     B: http_body::Body<Data = Bytes>,
 {
     type Output = Result<Response<ResponseBody<B>>, S::Error>;
@@ -77,16 +84,22 @@ where
 }
 
 /// Takes a request through the stack to an application that is ready.
-fn call<S, B>(app: &mut S, peer: &Peer, mut request: Request<Incoming>) -> ResponseFuture<S::Future>
+fn call<S, B>(app: &mut S, peer: &AcceptedPeer, mut request: Request<ServedBody>) -> ResponseFuture<S::Future>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
+    S: Service<Request<Body>, Response = Response<B>> + 'static,
 {
     let stack::Admitted { report, verdict } = stack::admit(peer, &mut request, Instant::now());
     match verdict {
         Ok(deadline) => {
             let exchange = report.exchange().clone();
-            let mut request = request.map(|body| Body::served(body, exchange));
-            request.extensions_mut().insert(peer.clone());
+            let mut request =
+                request.map(|body| pace::watch(Body::served(body, exchange.clone()), &exchange));
+            if glue::is_tonic::<S>() {
+                // Its handlers have the peer; the address once more would cost each call an allocation.
+                request.extensions_mut().insert(Peer::from(peer.clone()));
+            } else {
+                glue::put_peer(request.extensions_mut(), peer.clone(), true);
+            }
             ResponseFuture::serving(report, deadline, || app.call(request))
         }
         Err(rejection) => ResponseFuture::refused(report.exchange().kind, rejection, Some(report)),

@@ -253,7 +253,7 @@ fn the_first_that_answers_again_takes_over_and_closes_the_other() {
     assert_eq!(shows(&target), "1");
 }
 
-/// grpc-go stays on the endpoints of the fallback, because it never subscribes to them again (grpc-xds.md §2.33).
+/// grpc-go stays on the endpoints of the fallback, because it never subscribes to them again.
 #[test]
 fn one_that_comes_back_is_asked_for_what_the_other_one_served_and_sends_it_again() {
     let mut lab = Lab::with(2, &[]);
@@ -396,7 +396,7 @@ fn each_name_is_asked_of_its_authority_and_one_target_is_made_of_all() {
     assert_eq!(ports, ["1", "3"]);
 }
 
-/// A resource that never was valid is an error to those who want it later as well, at once (grpc-xds.md §2.4).
+/// A resource that never was valid is an error to those who want it later as well, at once, as in grpc-go.
 #[test]
 fn who_wants_later_what_was_refused_or_does_not_exist_is_told_at_once() {
     let mut lab = Lab::with(1, &[]);

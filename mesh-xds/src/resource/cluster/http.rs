@@ -16,7 +16,8 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::pb::google::protobuf::Any;
 use mesh_core::config::cluster::{KeepaliveConfig, UpstreamProtocol};
 
-use super::super::common::{duration, is_type, unpack};
+use super::super::common::{MIN_WINDOW, duration, http2_sizes, is_type, unpack};
+use super::super::range::{self, ranged};
 use crate::invalid::{Invalid, Place, Reason, fields};
 
 /// The fields of the cluster that `HttpProtocolOptions` has replaced.
@@ -36,7 +37,7 @@ pub(super) struct Http {
 pub(super) fn options(older: Fields, typed: HashMap<String, Any>, at: &Place<'_>) -> Result<Http, Invalid> {
     let Fields { upstream, common, http2 } = older;
     server_name(upstream, &at.at("upstream_http_protocol_options"))?;
-    common_options(common, &at.at("common_http_protocol_options"));
+    common_options(common, &at.at("common_http_protocol_options"))?;
     let protocol = if http2.is_some() { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 };
     let mut http = Http { protocol, keepalive: keepalive(http2, &at.at("http2_protocol_options"))? };
     let at = at.at("typed_extension_protocol_options");
@@ -72,7 +73,7 @@ fn typed_options(pb: HttpProtocolOptions, at: &Place<'_>) -> Result<Http, Invali
         hash_policy,
         retry_policy,
     ]);
-    common_options(common_http_protocol_options, &at.at("common_http_protocol_options"));
+    common_options(common_http_protocol_options, &at.at("common_http_protocol_options"))?;
     server_name(upstream_http_protocol_options, &at.at("upstream_http_protocol_options"))?;
     match at.at("upstream_protocol_options").required(upstream_protocol_options)? {
         UpstreamProtocolOptions::ExplicitHttpConfig(pb) => explicit(pb, &at.at("explicit_http_config")),
@@ -128,8 +129,8 @@ fn server_name(pb: Option<UpstreamHttpProtocolOptions>, at: &Place<'_>) -> Resul
     Ok(())
 }
 
-fn common_options(pb: Option<PbCommonOptions>, at: &Place<'_>) {
-    let Some(pb) = pb else { return };
+fn common_options(pb: Option<PbCommonOptions>, at: &Place<'_>) -> Result<(), Invalid> {
+    let Some(pb) = pb else { return Ok(()) };
     let PbCommonOptions {
         idle_timeout,
         max_connection_duration,
@@ -150,14 +151,18 @@ fn common_options(pb: Option<PbCommonOptions>, at: &Place<'_>) {
         headers_with_underscores_action,
         max_requests_per_connection,
     ]);
+    let ranged =
+        ranged![idle_timeout, max_connection_duration, max_connection_duration_jitter, max_stream_duration];
+    range::check(ranged, at)
 }
 
 /// `connection_keepalive`, with Envoy's bounds; without an interval no PINGs are sent.
 fn keepalive(pb: Option<Http2ProtocolOptions>, at: &Place<'_>) -> Result<Option<KeepaliveConfig>, Invalid> {
     let Some(pb) = pb else { return Ok(None) };
-    let Some(pb) = http2(pb, at) else { return Ok(None) };
+    let Some(pb) = http2(pb, at)? else { return Ok(None) };
     let at = at.at("connection_keepalive");
     let KeepaliveSettings { interval, timeout, interval_jitter, connection_idle_interval } = pb;
+    range::check(ranged![interval_jitter, connection_idle_interval], &at)?;
     at.unapplied_if(fields![interval_jitter, connection_idle_interval]);
     let at_least = |pb, at: &Place<'_>| match duration(pb, at)? {
         short if short < Duration::from_millis(1) => at.fail(Reason::Rule("must be at least 1 ms")),
@@ -170,7 +175,7 @@ fn keepalive(pb: Option<Http2ProtocolOptions>, at: &Place<'_>) -> Result<Option<
 }
 
 /// Lists what is not applied of the HTTP/2 options, and returns the keepalive.
-fn http2(pb: Http2ProtocolOptions, at: &Place<'_>) -> Option<KeepaliveSettings> {
+fn http2(pb: Http2ProtocolOptions, at: &Place<'_>) -> Result<Option<KeepaliveSettings>, Invalid> {
     #[expect(deprecated, reason = "deprecated fields must be decided as well")]
     let Http2ProtocolOptions {
         hpack_table_size,
@@ -205,5 +210,13 @@ fn http2(pb: Http2ProtocolOptions, at: &Place<'_>) -> Option<KeepaliveSettings> 
         allow_metadata,
         custom_settings_parameters,
     ]);
-    connection_keepalive
+    http2_sizes(
+        [
+            ("max_concurrent_streams", 1, &max_concurrent_streams),
+            ("initial_stream_window_size", MIN_WINDOW, &initial_stream_window_size),
+            ("initial_connection_window_size", MIN_WINDOW, &initial_connection_window_size),
+        ],
+        at,
+    )?;
+    Ok(connection_keepalive)
 }

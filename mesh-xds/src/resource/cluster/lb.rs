@@ -18,6 +18,7 @@ use mesh_core::config::cluster::LbPolicy;
 use mesh_core::config::units::OutOfRange;
 
 use super::super::common::{is_type, unpack};
+use super::super::range::{self, Ranged as _, ranged};
 use crate::invalid::{Invalid, Place, Reason, fields};
 
 /// How deep policies may be nested (gRFC A52).
@@ -39,7 +40,9 @@ pub(super) fn by_enum(policy: i32, options: Option<LbConfig>, at: &Place<'_>) ->
     let policy = match PbLbPolicy::try_from(policy) {
         Ok(PbLbPolicy::RoundRobin) => {
             if let Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config })) = options {
-                at.at("round_robin_lb_config").unapplied_if(fields![slow_start_config]);
+                let at = at.at("round_robin_lb_config");
+                range::check(ranged![slow_start_config], &at)?;
+                at.unapplied_if(fields![slow_start_config]);
             }
             return Ok(Lb { policy: LbPolicy::RoundRobin, locality_weighted: true });
         }
@@ -51,6 +54,7 @@ pub(super) fn by_enum(policy: i32, options: Option<LbConfig>, at: &Place<'_>) ->
             };
             let LeastRequestLbConfig { choice_count, active_request_bias, slow_start_config } = options;
             let at = at.at("least_request_lb_config");
+            range::check(ranged![slow_start_config], &at)?;
             at.unapplied_if(fields![active_request_bias, slow_start_config]);
             LbPolicy::LeastRequest { choices: choices(choice_count, &at)? }
         }
@@ -90,13 +94,14 @@ pub(super) fn policy(pb: LoadBalancingPolicy, depth: usize, at: &Place<'_>) -> R
 fn typed(any: &Any, depth: usize, at: &Place<'_>) -> Result<Option<Lb>, Invalid> {
     if is_type::<RoundRobin>(any) {
         let RoundRobin { slow_start_config, locality_lb_config } = unpack(any, at)?;
+        range::check(ranged![slow_start_config], at)?;
         at.unapplied_if(fields![slow_start_config]);
-        let locality_weighted = weighted(locality_lb_config, at);
+        let locality_weighted = weighted(locality_lb_config, at)?;
         return Ok(Some(Lb { policy: LbPolicy::RoundRobin, locality_weighted }));
     }
     if is_type::<Random>(any) {
         let Random { locality_lb_config } = unpack(any, at)?;
-        let locality_weighted = weighted(locality_lb_config, at);
+        let locality_weighted = weighted(locality_lb_config, at)?;
         return Ok(Some(Lb { policy: LbPolicy::Random, locality_weighted }));
     }
     if is_type::<LeastRequest>(any) {
@@ -108,12 +113,13 @@ fn typed(any: &Any, depth: usize, at: &Place<'_>) -> Result<Option<Lb>, Invalid>
             enable_full_scan,
             selection_method,
         } = unpack(any, at)?;
+        range::check(ranged![slow_start_config], at)?;
         at.unapplied_if(fields![active_request_bias, slow_start_config, enable_full_scan]);
         if selection_method != SelectionMethod::NChoices as i32 {
             at.at("selection_method").unapplied();
         }
         let policy = LbPolicy::LeastRequest { choices: choices(choice_count, at)? };
-        return Ok(Some(Lb { policy, locality_weighted: weighted(locality_lb_config, at) }));
+        return Ok(Some(Lb { policy, locality_weighted: weighted(locality_lb_config, at)? }));
     }
     if is_type::<WrrLocality>(any) {
         let WrrLocality { endpoint_picking_policy } = unpack(any, at)?;
@@ -124,16 +130,19 @@ fn typed(any: &Any, depth: usize, at: &Place<'_>) -> Result<Option<Lb>, Invalid>
     Ok(None)
 }
 
-fn weighted(pb: Option<LocalityLbConfig>, at: &Place<'_>) -> bool {
-    let Some(LocalityLbConfig { locality_config_specifier }) = pb else { return false };
-    match locality_config_specifier {
+fn weighted(pb: Option<LocalityLbConfig>, at: &Place<'_>) -> Result<bool, Invalid> {
+    let Some(LocalityLbConfig { locality_config_specifier }) = pb else { return Ok(false) };
+    Ok(match locality_config_specifier {
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => true,
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
-            at.at("locality_lb_config").at("zone_aware_lb_config").unapplied();
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(pb)) => {
+            let at = at.at("locality_lb_config");
+            let at = at.at("zone_aware_lb_config");
+            pb.in_range(&at)?;
+            at.unapplied();
             false
         }
         None => false,
-    }
+    })
 }
 
 /// At least 2; above the ceiling the ceiling counts.

@@ -11,6 +11,7 @@ use mesh_core::config::cluster::{BreakerConfig, RetryBudget};
 use mesh_core::config::units::{Limit, OutOfRange, PerMillion};
 
 use super::super::common::percent;
+use super::super::range::{self, ranged};
 use crate::invalid::{Invalid, Place, Reason, fields};
 
 /// Envoy's defaults of a retry budget.
@@ -87,6 +88,9 @@ fn per_endpoint(pb: Thresholds, at: &Place<'_>) -> Result<Option<NonZeroU32>, In
         retry_budget,
         max_connection_pools
     ]);
+    if let Some(pb) = retry_budget {
+        budget(pb, &at.at("retry_budget"))?;
+    }
     let Some(UInt32Value { value }) = max_connections else { return Ok(None) };
     let out = OutOfRange { value: value.into(), min: 1, max: u32::MAX.into() };
     at.at("max_connections").check(NonZeroU32::new(value).ok_or(out)).map(Some)
@@ -95,6 +99,7 @@ fn per_endpoint(pb: Thresholds, at: &Place<'_>) -> Result<Option<NonZeroU32>, In
 fn budget(pb: PbRetryBudget, at: &Place<'_>) -> Result<RetryBudget, Invalid> {
     let PbRetryBudget { budget_percent, budget_interval, min_retry_concurrency } = pb;
     at.unapplied_if(fields![budget_interval]);
+    range::check(ranged![budget_interval], at)?;
     let at = at.at("budget_percent");
     let percent = budget_percent.map_or(Ok(DEFAULT_BUDGET_PERCENT), |pb| percent(pb, &at))?;
     let min = min_retry_concurrency.map_or(DEFAULT_MIN_RETRY_CONCURRENCY, |n| n.value);

@@ -1,4 +1,6 @@
-//! `Cluster` (gRFC A27, A32, A37, A42, A48, A52, A105; grpc-xds.md §2.11, §2.15).
+//! `Cluster` (gRFC A27, A32, A37, A42, A48, A52, A105).
+//!
+//! Endpoints come from EDS or from the cluster itself; every other kind of discovery is refused.
 //!
 //! Deviations: `lb_policy` is not looked at where `load_balancing_policy` overrides it; a policy that is not implemented
 //! is refused rather than replaced; `use_downstream_protocol_config` means the version that ALPN chooses, since there is
@@ -18,19 +20,20 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig,
 };
 use envoy_types::pb::envoy::config::core::v3::Metadata;
-use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
-use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint};
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::google::protobuf::{Value, value::Kind};
 use mesh_core::config::cluster::{ClusterConfig, Discovery, ServiceLabels};
-use mesh_core::config::endpoints::Address;
 use mesh_core::config::units::Percent;
 
-use super::common::{Host, ads_source, duration, host, percent};
+use super::common::{ads_source, duration, percent};
+use super::range::{self, Ranged as _, ranged};
 use super::{Rules, endpoints, tls};
 use crate::invalid::{Invalid, Place, Reason, fields};
 use crate::xdstp::{canonical, is_xdstp};
 
 pub(super) type Proto = Cluster;
+
+const STATIC: i32 = DiscoveryType::Static as i32;
 
 /// A cluster.
 #[expect(clippy::too_many_lines, reason = "one list of the fields of one message, each with its decision")]
@@ -66,7 +69,7 @@ pub(super) fn validate(pb: Cluster, rules: &Rules, at: &Place<'_>) -> Result<Clu
         typed_dns_resolver_config,
         wait_for_warm_on_init: _, // a snapshot is complete or not published
         outlier_detection,
-        cleanup_interval: _, // of `ORIGINAL_DST`
+        cleanup_interval, // of `ORIGINAL_DST`
         upstream_bind_config,
         lb_subset_config,
         common_lb_config,
@@ -116,13 +119,32 @@ pub(super) fn validate(pb: Cluster, rules: &Rules, at: &Place<'_>) -> Result<Clu
         connection_pool_per_downstream_connection,
         queuing_policies,
     ]);
+    range::check(
+        ranged![
+            per_connection_buffer_high_watermark_timeout,
+            health_checks,
+            dns_refresh_rate,
+            dns_jitter,
+            dns_failure_refresh_rate,
+            outlier_detection,
+            cleanup_interval,
+        ],
+        at,
+    )?;
     let name = canonical(&name);
-    let discovery = discovery(cluster_discovery_type, eds_cluster_config, load_assignment, &name, at)?;
-    let lb = match load_balancing_policy {
-        Some(pb) => lb::policy(pb, 0, &at.at("load_balancing_policy"))?,
-        None => lb::by_enum(lb_policy, lb_config, at)?,
-    };
     let common_lb = common_lb(common_lb_config, &at.at("common_lb_config"))?;
+    let (lb, by_name) = match load_balancing_policy {
+        Some(pb) => (lb::policy(pb, 0, &at.at("load_balancing_policy"))?, false),
+        None => (lb::by_enum(lb_policy, lb_config, at)?, true),
+    };
+    let mut locality_weighted = lb.locality_weighted || common_lb.locality_weighted;
+    if matches!(cluster_discovery_type, None | Some(ClusterDiscoveryType::Type(STATIC))) {
+        // Envoy's rule, where nobody but Envoy has such clusters: weights count where that is asked for, and there are any.
+        let is_asked = common_lb.locality_weighted || (!by_name && lb.locality_weighted);
+        locality_weighted = is_asked && load_assignment.as_ref().is_some_and(endpoints::has_weights);
+    }
+    let given = Given { eds: eds_cluster_config, inline: load_assignment, locality_weighted };
+    let discovery = discovery(cluster_discovery_type, given, &name, at)?;
     let by_fields = http::Fields {
         upstream: upstream_http_protocol_options,
         common: common_http_protocol_options,
@@ -133,7 +155,7 @@ pub(super) fn validate(pb: Cluster, rules: &Rules, at: &Place<'_>) -> Result<Clu
         name,
         discovery,
         lb: lb.policy,
-        locality_weighted: lb.locality_weighted || common_lb.locality_weighted,
+        locality_weighted,
         panic_threshold: common_lb.panic_threshold,
         limits: limits::breakers(circuit_breakers, &at.at("circuit_breakers"))?,
         tls: tls::upstream(transport_socket, rules, &at.at("transport_socket"))?,
@@ -163,13 +185,21 @@ fn connect_timeout_of(
     }
 }
 
-fn discovery(
-    kind: Option<ClusterDiscoveryType>,
+/// What a cluster says of its endpoints.
+struct Given {
     eds: Option<EdsClusterConfig>,
     inline: Option<ClusterLoadAssignment>,
+    /// The weights of localities count.
+    locality_weighted: bool,
+}
+
+fn discovery(
+    kind: Option<ClusterDiscoveryType>,
+    given: Given,
     name: &Arc<str>,
     at: &Place<'_>,
 ) -> Result<Discovery, Invalid> {
+    let Given { eds, inline, locality_weighted } = given;
     let type_at = at.at("type");
     let kind = match kind {
         // protobuf's default of the enumeration
@@ -184,6 +214,9 @@ fn discovery(
     let inline_at = at.at("load_assignment");
     match kind {
         DiscoveryType::Eds => {
+            if inline.is_some() {
+                inline_at.unapplied();
+            }
             let at = at.at("eds_cluster_config");
             let EdsClusterConfig { eds_config, service_name } = at.required(eds)?;
             ads_source(eds_config, &at.at("eds_config"))?;
@@ -197,41 +230,22 @@ fn discovery(
             }
         }
         DiscoveryType::Static => {
+            if eds.is_some() {
+                let reason = Reason::Rule("has no meaning unless the type is EDS");
+                return at.at("eds_cluster_config").fail(reason);
+            }
             let mut pb = inline_at.required(inline)?;
             if pb.cluster_name.is_empty() {
                 pb.cluster_name = name.to_string();
             }
-            let endpoints = endpoints::assignment(pb, endpoints::Origin::Inline, &inline_at)?;
+            let endpoints =
+                endpoints::assignment(pb, endpoints::Origin::Inline { locality_weighted }, &inline_at)?;
             Ok(Discovery::Static(Arc::new(endpoints)))
         }
-        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => dns(inline_at.required(inline)?, &inline_at),
-        DiscoveryType::OriginalDst => type_at.fail(Reason::UnsupportedValue("ORIGINAL_DST".to_owned())),
-    }
-}
-
-/// Exactly one locality with exactly one endpoint (gRFC A37).
-fn dns(pb: ClusterLoadAssignment, at: &Place<'_>) -> Result<Discovery, Invalid> {
-    let ClusterLoadAssignment { cluster_name: _, endpoints, named_endpoints, policy } = pb;
-    at.unapplied_if(fields![named_endpoints, policy]);
-    let at = at.at("endpoints");
-    let one = Reason::Rule("a DNS cluster has exactly one locality with one endpoint");
-    let Ok([locality]) = <[_; 1]>::try_from(endpoints) else { return at.fail(one) };
-    let at = at.index(0);
-    let at = at.at("lb_endpoints");
-    let Ok([endpoint]) = <[_; 1]>::try_from(locality.lb_endpoints) else { return at.fail(one) };
-    let at = at.index(0);
-    let at = at.at("endpoint");
-    let Some(HostIdentifier::Endpoint(Endpoint { address, .. })) = endpoint.host_identifier else {
-        return at.fail(Reason::Missing);
-    };
-    let at = at.at("address");
-    match host(at.required(address)?, &at)? {
-        Host::Name { host, port } => Ok(Discovery::Dns { host: Arc::from(host), port }),
-        // An address resolves to itself.
-        Host::Address(Address::Socket(addr)) => {
-            Ok(Discovery::Dns { host: Arc::from(addr.ip().to_string()), port: addr.port() })
+        // Nothing would ever find their endpoints.
+        DiscoveryType::StrictDns | DiscoveryType::LogicalDns | DiscoveryType::OriginalDst => {
+            type_at.fail(Reason::UnsupportedValue(kind.as_str_name().to_owned()))
         }
-        Host::Address(Address::Unix(_)) => at.at("pipe").fail(Reason::Unsupported),
     }
 }
 
@@ -246,7 +260,7 @@ fn common_lb(pb: Option<CommonLbConfig>, at: &Place<'_>) -> Result<CommonLb, Inv
     let Some(pb) = pb else { return Ok(CommonLb::default()) };
     let CommonLbConfig {
         healthy_panic_threshold,
-        update_merge_window: _, // an update is one swap
+        update_merge_window, // an update is one swap
         ignore_new_hosts_until_first_hc,
         close_connections_on_host_set_change,
         consistent_hashing_lb_config,
@@ -259,6 +273,7 @@ fn common_lb(pb: Option<CommonLbConfig>, at: &Place<'_>) -> Result<CommonLb, Inv
         consistent_hashing_lb_config,
         override_host_status,
     ]);
+    range::check(ranged![update_merge_window], at)?;
     let panic_at = at.at("healthy_panic_threshold");
     let panic_threshold = match healthy_panic_threshold {
         // The whole part counts, as in Envoy.
@@ -267,8 +282,10 @@ fn common_lb(pb: Option<CommonLbConfig>, at: &Place<'_>) -> Result<CommonLb, Inv
     };
     let locality_weighted = match locality_config_specifier {
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => true,
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
-            at.at("zone_aware_lb_config").unapplied();
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(pb)) => {
+            let at = at.at("zone_aware_lb_config");
+            pb.in_range(&at)?;
+            at.unapplied();
             false
         }
         None => false,

@@ -43,10 +43,6 @@ fn lb(policies: &[(&str, &str)]) -> String {
     eds(&format!("load_balancing_policy: {{policies: [{}]}}", list.join(", ")))
 }
 
-fn dns(kind: &str, endpoints: &str) -> String {
-    format!("name: c\ntype: {kind}\nload_assignment: {{endpoints: [{endpoints}]}}")
-}
-
 #[test]
 fn a_cluster_with_a_name_alone_has_every_default() {
     let wanted = ClusterConfig {
@@ -58,25 +54,15 @@ fn a_cluster_with_a_name_alone_has_every_default() {
 }
 
 #[test]
-fn endpoints_come_from_eds_inline_or_dns() {
+fn endpoints_come_from_eds_or_inline() {
     let found = cluster("name: c\ntype: EDS\neds_cluster_config: {service_name: s, eds_config: {self: {}}}");
     assert_eq!(found.discovery, Discovery::Eds { service: "s".into() });
-    let named =
-        "{lb_endpoints: [{endpoint: {address: {socket_address: {address: a.test, port_value: 81}}}}]}";
-    for kind in ["STRICT_DNS", "LOGICAL_DNS"] {
-        let found = cluster(&dns(kind, named));
-        assert_eq!(found.discovery, Discovery::Dns { host: "a.test".into(), port: 81 });
-    }
-    let found = cluster(&dns("STRICT_DNS", &named.replace("a.test", "10.0.0.1")));
-    assert_eq!(found.discovery, Discovery::Dns { host: "10.0.0.1".into(), port: 81 });
     let found = cluster("name: c\nload_assignment: {cluster_name: other}");
     assert!(matches!(&found.discovery, Discovery::Static(e) if &*e.name == "other"), "{found:?}");
 }
 
 #[test]
 fn a_cluster_whose_endpoints_cannot_be_found_is_refused() {
-    let pipe = "{lb_endpoints: [{endpoint: {address: {pipe: {path: /a}}}}]}";
-    let two = "a DNS cluster has exactly one locality with one endpoint";
     refusals(
         Kind::Cluster,
         str::to_owned,
@@ -97,21 +83,6 @@ fn a_cluster_whose_endpoints_cannot_be_found_is_refused() {
             (
                 "name: c\ntype: EDS\neds_cluster_config: {eds_config: {path: /e}}",
                 "eds_cluster_config.eds_config: must be `ads` or `self`",
-            ),
-            ("name: c\ntype: STRICT_DNS", "load_assignment: is required"),
-            (&dns("STRICT_DNS", ""), &format!("load_assignment.endpoints: {two}")),
-            (&dns("STRICT_DNS", "{}"), &format!("load_assignment.endpoints[0].lb_endpoints: {two}")),
-            (
-                &dns("STRICT_DNS", "{lb_endpoints: [{}]}"),
-                "load_assignment.endpoints[0].lb_endpoints[0].endpoint: is required",
-            ),
-            (
-                &dns("STRICT_DNS", "{lb_endpoints: [{endpoint: {}}]}"),
-                "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address: is required",
-            ),
-            (
-                &dns("LOGICAL_DNS", pipe),
-                "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.pipe: is not supported",
             ),
             (
                 "name: c\nload_assignment: {endpoints: [{lb_endpoints: [{}]}]}",
@@ -387,6 +358,82 @@ fn the_panic_threshold_counts_where_it_is_set() {
         Kind::Cluster,
         |value| eds(&format!("common_lb_config: {{healthy_panic_threshold: {{value: {value}}}}}")),
         &[("100.5", "common_lb_config.healthy_panic_threshold.value: 100.5 is not within 0..=100")],
+    );
+}
+
+#[test]
+fn discovery_that_is_not_built_is_refused_by_its_field() {
+    let named = |of_type: &str, host: &str| {
+        format!(
+            "name: c\n{of_type}\nload_assignment: {{endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {host}, port_value: 81}}}}}}}}]}}]}}"
+        )
+    };
+    for of_type in ["STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST"] {
+        let why = format!("type: \"{of_type}\" is not supported");
+        let given = format!("type: {of_type}");
+        // Whatever else is there: with endpoints by name or by address, without any, with those of EDS.
+        for yaml in [
+            named(&given, "a.test"),
+            named(&given, "10.0.0.1"),
+            format!("name: c\n{given}"),
+            format!("name: c\n{given}\neds_cluster_config: {{eds_config: {{ads: {{}}}}}}"),
+            format!("{}\ndns_lookup_family: V4_ONLY\nrespect_dns_ttl: true", named(&given, "a.test")),
+        ] {
+            refusals(Kind::Cluster, str::to_owned, &[(&yaml, &why)]);
+        }
+    }
+    for name in
+        ["envoy.clusters.aggregate", "envoy.clusters.dynamic_forward_proxy", "envoy.clusters.redis", "mine"]
+    {
+        let why = format!("cluster_type: extension \"{name}\" is not supported");
+        let yaml = named(&format!("cluster_type: {{name: {name}}}"), "10.0.0.1");
+        refusals(Kind::Cluster, str::to_owned, &[(&yaml, &why)]);
+    }
+    // A host name is no address of a static cluster.
+    let why = "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: \"a.test\" is not an IP address";
+    refusals(Kind::Cluster, str::to_owned, &[(&named("type: STATIC", "a.test"), why)]);
+}
+
+#[test]
+fn what_belongs_to_another_type_is_refused_or_listed() {
+    let why = "eds_cluster_config: has no meaning unless the type is EDS";
+    let inline = "load_assignment: {endpoints: []}";
+    let eds = "eds_cluster_config: {eds_config: {ads: {}}}";
+    for of_type in ["", "type: STATIC\n"] {
+        for fields in [eds, "eds_cluster_config: {}", "eds_cluster_config: {service_name: s}"] {
+            let yaml = format!("name: c\n{of_type}{inline}\n{fields}");
+            refusals(Kind::Cluster, str::to_owned, &[(&yaml, why)]);
+        }
+    }
+    let both = format!("name: c\ntype: EDS\n{eds}\n{inline}");
+    assert_eq!(unapplied(Kind::Cluster, &both), ["load_assignment"]);
+}
+
+#[test]
+fn sizes_that_no_frame_holds_are_refused() {
+    let of = |fields: &str| eds(&format!("http2_protocol_options: {{{fields}}}"));
+    let at = "http2_protocol_options";
+    refusals(
+        Kind::Cluster,
+        of,
+        &[
+            (
+                "max_concurrent_streams: 0",
+                &format!("{at}.max_concurrent_streams: 0 is not within 1..=2147483647"),
+            ),
+            (
+                "max_concurrent_streams: 2147483648",
+                &format!("{at}.max_concurrent_streams: 2147483648 is not within 1..=2147483647"),
+            ),
+            (
+                "initial_stream_window_size: 65534",
+                &format!("{at}.initial_stream_window_size: 65534 is not within 65535..=2147483647"),
+            ),
+            (
+                "initial_connection_window_size: 2147483648",
+                &format!("{at}.initial_connection_window_size: 2147483648 is not within 65535..=2147483647"),
+            ),
+        ],
     );
 }
 

@@ -1,15 +1,19 @@
-//! `ClusterLoadAssignment` (gRFC A27, A61, A81; grpc-xds.md §2.12).
+//! `ClusterLoadAssignment` (gRFC A27, A61, A81).
 //!
 //! Over EDS gRPC's rules hold: a locality has an id, and one of weight 0 or without a weight is left out (and listed).
-//! Inline in a cluster Envoy's hold, since such configuration is written by hand: the id may be empty, the weight is 1.
+//! Inline in a cluster Envoy's hold, since such configuration is written by hand: the id may be empty, and so may the
+//! weight; where localities are weighted, one without a weight is left out as well.
 #![expect(deprecated, reason = "deprecated fields must be decided as well")]
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::core::v3::{HealthStatus as PbHealthStatus, Locality, Metadata};
+use envoy_types::pb::envoy::config::core::v3::{
+    Address as PbAddress, HealthStatus as PbHealthStatus, Locality, Metadata,
+};
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload as PbDropOverload;
+use envoy_types::pb::envoy::config::endpoint::v3::endpoint::AdditionalAddress;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::locality_lb_endpoints::LbConfig;
 use envoy_types::pb::envoy::config::endpoint::v3::{
@@ -24,6 +28,7 @@ use mesh_core::config::telemetry::WorkloadLabels;
 use mesh_core::config::units::{NonZeroWeight, OutOfRange};
 
 use super::common;
+use super::range::{self, ranged};
 use crate::invalid::{Invalid, Place, Reason, fields};
 use crate::xdstp::canonical;
 
@@ -35,7 +40,17 @@ pub(super) enum Origin {
     /// EDS: gRPC's rules.
     Eds,
     /// `load_assignment` of a cluster: Envoy's rules.
-    Inline,
+    Inline {
+        /// The cluster weighs its localities.
+        locality_weighted: bool,
+    },
+}
+
+/// Whether any locality has a weight.
+pub(super) fn has_weights(pb: &ClusterLoadAssignment) -> bool {
+    let of_locality =
+        |locality: &LocalityLbEndpoints| locality.load_balancing_weight.is_some_and(|w| w.value > 0);
+    pb.endpoints.iter().any(of_locality)
 }
 
 /// The endpoints of a cluster, over EDS.
@@ -84,6 +99,17 @@ struct Seen {
     localities: HashSet<(LocalityId, u32)>,
 }
 
+impl Seen {
+    /// An address that no other endpoint of the cluster has (gRFC A61).
+    fn address(&mut self, pb: Option<PbAddress>, at: &Place<'_>) -> Result<Address, Invalid> {
+        let address = common::address(at.required(pb)?, at)?;
+        if !self.addresses.insert(address.clone()) {
+            return at.fail(Reason::Duplicate(address.to_string()));
+        }
+        Ok(address)
+    }
+}
+
 #[derive(Default)]
 struct Priority {
     localities: Vec<LocalityConfig>,
@@ -94,6 +120,10 @@ fn drop_policy(pb: Policy, at: &Place<'_>) -> Result<Vec<DropOverload>, Invalid>
     let Policy { drop_overloads, overprovisioning_factor, endpoint_stale_after, weighted_priority_health } =
         pb;
     at.unapplied_if(fields![overprovisioning_factor, endpoint_stale_after, weighted_priority_health]);
+    range::check(ranged![endpoint_stale_after], at)?;
+    if let Some(UInt32Value { value }) = overprovisioning_factor {
+        range::within(value, 1, u32::MAX, &at.at("overprovisioning_factor"))?;
+    }
     let at = at.at("drop_overloads");
     let one = |(i, pb): (usize, PbDropOverload)| {
         let at = at.index(i);
@@ -126,9 +156,13 @@ fn locality(
     } = pb;
     at.unapplied_if(fields![proximity]);
     let weight = match (load_balancing_weight, origin) {
+        (Some(UInt32Value { value: 1.. }), Origin::Inline { locality_weighted: false }) => {
+            at.at("load_balancing_weight").unapplied();
+            1
+        }
+        (None, Origin::Inline { locality_weighted: false }) => 1,
         (Some(UInt32Value { value }), _) => value,
-        (None, Origin::Inline) => 1,
-        (None, Origin::Eds) => 0,
+        (None, Origin::Inline { locality_weighted: true } | Origin::Eds) => 0,
     };
     // Before any other check, as in gRPC: what takes no traffic cannot be wrong.
     let Some(weight) = NonZeroWeight::new(weight) else {
@@ -140,7 +174,7 @@ fn locality(
         (Some(Locality { region, zone, sub_zone }), _) => {
             LocalityId { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() }
         }
-        (None, Origin::Inline) => LocalityId::default(),
+        (None, Origin::Inline { .. }) => LocalityId::default(),
         (None, Origin::Eds) => return id_at.fail(Reason::Missing),
     };
     if origin == Origin::Eds && !seen.localities.insert((id.clone(), priority)) {
@@ -196,11 +230,11 @@ fn lb_endpoint(pb: LbEndpoint, seen: &mut Seen, at: &Place<'_>) -> Result<Endpoi
     let at = at.at("endpoint");
     let Endpoint { address, health_check_config, hostname, additional_addresses, observability_name: _ } =
         endpoint;
-    at.unapplied_if(fields![health_check_config, additional_addresses]);
-    let address_at = at.at("address");
-    let address = common::address(address_at.required(address)?, &address_at)?;
-    if !seen.addresses.insert(address.clone()) {
-        return address_at.fail(Reason::Duplicate(address.to_string()));
+    // The name would be that of a host rewrite (gRFC A81), which is listed as well.
+    at.unapplied_if(fields![health_check_config, additional_addresses, hostname]);
+    let address = seen.address(address, &at.at("address"))?;
+    for (i, AdditionalAddress { address }) in additional_addresses.into_iter().enumerate() {
+        seen.address(address, &at.at("additional_addresses").index(i).at("address"))?;
     }
     let extra = EndpointExtra {
         hostname: (!hostname.is_empty()).then(|| Arc::from(hostname)),

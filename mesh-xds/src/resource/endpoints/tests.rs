@@ -84,7 +84,7 @@ cluster_name: c
 policy: {drop_overloads: [
   {category: lb, drop_percentage: {numerator: 5}},
   {category: throttle, drop_percentage: {numerator: 5, denominator: TEN_THOUSAND}},
-  {category: all, drop_percentage: {numerator: 2000000, denominator: MILLION}}]}
+  {category: all, drop_percentage: {numerator: 1000000, denominator: MILLION}}]}
 ",
     );
     let drops: Vec<_> = found.drops.iter().map(|d| (&*d.category, d.share)).collect();
@@ -130,6 +130,42 @@ fn an_inline_assignment_may_leave_out_id_and_weight() {
     let mesh_core::config::cluster::Discovery::Static(found) = &found.discovery else { panic!("{found:?}") };
     assert_eq!((&*found.name, found.priorities[0].localities.len(), found.iter().count()), ("c", 2, 2));
     assert_eq!(found.priorities[0].localities[0].weight.get(), 1);
+}
+
+#[test]
+fn inline_localities_are_weighted_where_that_is_asked_for_and_they_have_weights() {
+    let locality = |ip: &str, weight: &str| {
+        format!("{{lb_endpoints: [{{endpoint: {{{}}}}}]{weight}}}", ADDRESS.replace("10.0.0.1", ip))
+    };
+    let of = |fields: &str, weights: [&str; 2]| {
+        let [a, b] = weights;
+        let list = format!("{}, {}", locality("10.0.0.1", a), locality("10.0.0.2", b));
+        let yaml = format!("name: c\nload_assignment: {{endpoints: [{list}]}}\n{fields}");
+        let found = cluster(&yaml);
+        let mesh_core::config::cluster::Discovery::Static(inline) = &found.discovery else {
+            panic!("{found:?}")
+        };
+        let weights: Vec<_> = inline.priorities[0].localities.iter().map(|l| l.weight.get()).collect();
+        (found.locality_weighted, weights, unapplied(Kind::Cluster, &yaml))
+    };
+    let none: Vec<String> = Vec::new();
+    let asked = "common_lb_config: {locality_weighted_lb_config: {}}";
+    let wrr = "load_balancing_policy: {policies: [{typed_extension_config: {name: n, typed_config: {'@type': type.googleapis.com/envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality, endpoint_picking_policy: {policies: [{typed_extension_config: {name: n, typed_config: {'@type': type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin}}}]}}}}]}";
+    let (three, five) = (", load_balancing_weight: 3", ", load_balancing_weight: 5");
+    let at = |i: usize| format!("load_assignment.endpoints[{i}].load_balancing_weight");
+    // By endpoints, as in Envoy, whatever the policy; weights that nobody asked for are listed.
+    for policy in ["", "lb_policy: LEAST_REQUEST", "lb_policy: RANDOM"] {
+        assert_eq!(of(policy, ["", ""]), (false, vec![1, 1], none.clone()), "{policy}");
+        assert_eq!(of(policy, [three, five]), (false, vec![1, 1], vec![at(0), at(1)]), "{policy}");
+        assert_eq!(of(policy, [three, ""]), (false, vec![1, 1], vec![at(0)]), "{policy}");
+    }
+    for policy in [asked, wrr] {
+        assert_eq!(of(policy, [three, five]), (true, vec![3, 5], none.clone()), "{policy}");
+        // Without a weight it takes nothing.
+        assert_eq!(of(policy, [three, ""]), (true, vec![3], vec![at(1)]), "{policy}");
+        // Without any there is nothing to weigh.
+        assert_eq!(of(policy, ["", ""]), (false, vec![1, 1], none.clone()), "{policy}");
+    }
 }
 
 #[test]
@@ -233,6 +269,11 @@ fn an_address_that_cannot_be_connected_to_is_refused() {
         &[
             ("", ": is required"),
             ("pipe: {path: ''}", ".pipe.path: must not be empty"),
+            ("pipe: {path: \"/a\\0b\"}", ".pipe.path: \"/a\\0b\" must not hold a NUL"),
+            (
+                &format!("pipe: {{path: /{}}}", "a".repeat(107)),
+                ".pipe.path: 108 bytes are more than the limit of 107",
+            ),
             (
                 "envoy_internal_address: {server_listener_name: a}",
                 ".envoy_internal_address: is not supported",
@@ -267,6 +308,42 @@ fn an_address_that_cannot_be_connected_to_is_refused() {
 }
 
 #[test]
+fn an_additional_address_is_one_and_belongs_to_one_endpoint() {
+    let socket = |ip: &str| format!("{{address: {{socket_address: {{address: '{ip}', port_value: 80}}}}}}");
+    let (own, six, seven) = (socket("10.0.0.1"), socket("::6"), socket("::7"));
+    let within = |list: &str| endpoint(&format!("endpoint: {{{ADDRESS}, additional_addresses: [{list}]}}"));
+    let at = "endpoints[0].lb_endpoints[0].endpoint.additional_addresses";
+    refusals(
+        Kind::Endpoints,
+        within,
+        &[
+            (&own, &format!("{at}[0].address: \"10.0.0.1:80\" is given twice")),
+            (&format!("{six}, {six}"), &format!("{at}[1].address: \"[::6]:80\" is given twice")),
+            ("{}", &format!("{at}[0].address: is required")),
+            (
+                &socket("a.test"),
+                &format!("{at}[0].address.socket_address.address: \"a.test\" is not an IP address"),
+            ),
+        ],
+    );
+    assert_eq!(unapplied(Kind::Endpoints, &within(&format!("{six}, {seven}"))), [at]);
+    // Of another endpoint, in another locality.
+    let yaml = format!(
+        "{}\n- locality: {{zone: y}}\n  load_balancing_weight: 1\n  lb_endpoints: [{{endpoint: {six}}}]",
+        within(&six)
+    );
+    let why = "endpoints[1].lb_endpoints[0].endpoint.address: \"[::6]:80\" is given twice";
+    refusals(Kind::Endpoints, str::to_owned, &[(&yaml, why)]);
+}
+
+#[test]
+fn a_factor_of_zero_is_refused() {
+    let why = "policy.overprovisioning_factor: 0 is not within 1..=4294967295";
+    let with = |fields: &str| format!("cluster_name: c\npolicy: {{{fields}}}");
+    refusals(Kind::Endpoints, with, &[("overprovisioning_factor: 0", why)]);
+}
+
+#[test]
 fn traffic_fields_without_effect_are_listed() {
     not_applied(
         Kind::Endpoints,
@@ -283,7 +360,10 @@ fn traffic_fields_without_effect_are_listed() {
         |fields| endpoint(&format!("endpoint: {{{ADDRESS}, {fields}}}")),
         &[
             ("health_check_config: {}", "endpoints[0].lb_endpoints[0].endpoint.health_check_config"),
-            ("additional_addresses: [{}]", "endpoints[0].lb_endpoints[0].endpoint.additional_addresses"),
+            (
+                "additional_addresses: [{address: {socket_address: {address: '::1', port_value: 80}}}]",
+                "endpoints[0].lb_endpoints[0].endpoint.additional_addresses",
+            ),
         ],
     );
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3::FilterConfig as PbFilterConfig;
+use envoy_types::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::{Rbac, RbacPerRoute};
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter as PbHttpFilter;
@@ -18,6 +19,7 @@ use envoy_types::pb::google::protobuf::Any;
 use mesh_core::config::filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
 
 use super::common::{is_type, type_name, unpack};
+use super::range::Ranged as _;
 use crate::invalid::{Invalid, Place, Reason};
 
 /// Filters that decide how traffic goes, never who may talk, and are not implemented.
@@ -47,14 +49,14 @@ pub(super) fn http_filters(
     let mut filters: Vec<HttpFilter> = Vec::with_capacity(list.len());
     for (i, pb) in list.into_iter().enumerate() {
         let at = at.index(i);
-        let Some(filter) = http_filter(pb, side, &at)? else { continue };
-        if !names.insert(filter.name.clone()) {
-            return at.at("name").fail(Reason::Duplicate(filter.name.to_string()));
+        // Whether a filter is known or left out, it has a name of its own and a place before the router.
+        if !pb.name.is_empty() && !names.insert(pb.name.clone()) {
+            return at.at("name").fail(Reason::Duplicate(pb.name));
         }
         if filters.last().is_some_and(|f| f.config == FilterConfig::Router) {
             return at.fail(Reason::Rule("nothing may follow the router"));
         }
-        filters.push(filter);
+        filters.extend(http_filter(pb, side, &at)?);
     }
     match filters.last() {
         Some(HttpFilter { config: FilterConfig::Router, .. }) => Ok(filters),
@@ -96,6 +98,7 @@ fn http_filter(pb: PbHttpFilter, side: Side, at: &Place<'_>) -> Result<Option<Ht
     } else if is_type::<Rbac>(&any) && side == Side::Server {
         FilterConfig::Rbac(rbac::http(unpack(&any, &config_at)?, &config_at)?)
     } else if is_optional || TRAFFIC_ONLY.contains(&type_name(&any)) {
+        foreign(&any, &config_at)?;
         return skip(at);
     } else if is_type::<Rbac>(&any) {
         return at.fail(Reason::Rule("access control belongs on the server's side"));
@@ -108,6 +111,11 @@ fn http_filter(pb: PbHttpFilter, side: Side, at: &Place<'_>) -> Result<Option<Ht
 fn skip<T>(at: &Place<'_>) -> Result<Option<T>, Invalid> {
     at.unapplied();
     Ok(None)
+}
+
+/// What is known of a filter that is not applied has to be what it claims to be.
+fn foreign(any: &Any, at: &Place<'_>) -> Result<(), Invalid> {
+    if is_type::<HttpFault>(any) { unpack::<HttpFault>(any, at)?.in_range(at) } else { Ok(()) }
 }
 
 fn one_override(any: &Any, at: &Place<'_>) -> Result<Option<FilterOverride>, Invalid> {
@@ -131,6 +139,7 @@ fn typed_override(any: &Any, is_optional: bool, at: &Place<'_>) -> Result<Option
         return Ok(Some(FilterOverride::Rbac(rbac.flatten())));
     }
     if is_optional || TRAFFIC_ONLY.contains(&type_name(any)) {
+        foreign(any, at)?;
         return skip(at);
     }
     at.fail(Reason::UnsupportedExtension(any.type_url.clone()))

@@ -72,6 +72,7 @@ fn an_optional_or_traffic_only_filter_that_is_not_known_is_left_out_and_listed()
 fn a_list_of_filters_that_cannot_be_honoured_is_refused() {
     let jwt = filter("jwt_authn.v3.JwtAuthentication", "");
     let rbac = filter("rbac.v3.RBAC", "");
+    let fault = filter("fault.v3.HTTPFault", "");
     for (side, at) in [
         (&on_client as &dyn Fn(&str) -> String, "api_listener.api_listener.http_filters"),
         (&on_server, "filter_chains[0].filters[0].typed_config.http_filters"),
@@ -88,6 +89,21 @@ fn a_list_of_filters_that_cannot_be_honoured_is_refused() {
                 "[1]: nothing may follow the router",
             ),
             (format!("{ROUTER}, {ROUTER}"), "[1].name: \"router\" is given twice"),
+            // What is left out has a place before the router all the same, and a name of its own.
+            (format!("{ROUTER}, {fault}"), "[1]: nothing may follow the router"),
+            (
+                format!(
+                    "{ROUTER}, {}",
+                    filter("x.v3.X", ", is_optional: true")
+                        .replace("x.v3.X", "jwt_authn.v3.JwtAuthentication")
+                ),
+                "[1]: nothing may follow the router",
+            ),
+            (
+                format!("{ROUTER}, {{name: e, is_optional: true, config_discovery: {{}}}}"),
+                "[1]: nothing may follow the router",
+            ),
+            (format!("{fault}, {fault}, {ROUTER}"), "[1].name: \"f\" is given twice"),
             (ROUTER.replace("name: router", "name: ''"), "[0].name: must not be empty"),
             ("{name: a}".to_owned(), "[0].typed_config: is required"),
             ("{name: a, config_discovery: {}}".to_owned(), "[0].config_discovery: is not supported"),

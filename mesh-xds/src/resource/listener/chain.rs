@@ -13,8 +13,9 @@ use ipnet::IpNet;
 use mesh_core::config::listener::{ChainMatch, FilterChain, HttpConfig, SourceType};
 use mesh_core::rbac::RbacConfig;
 
-use super::super::common::{cidr_range, is_type, unpack};
+use super::super::common::{self, cidr_range, is_type, unpack};
 use super::super::filter::{Side, rbac};
+use super::super::range::{self, ranged};
 use super::super::{Rules, tls};
 use super::http;
 use crate::invalid::{Invalid, Place, Reason, fields};
@@ -76,6 +77,7 @@ fn chain(
         return at.at("use_proxy_proto").fail(Reason::Unsupported);
     }
     at.unapplied_if(fields![transport_socket_connect_timeout]);
+    range::check(ranged![transport_socket_connect_timeout], at)?;
     let tls = tls::downstream(transport_socket, rules, &at.at("transport_socket"))?;
     let (network_rbac, http) = network_filters(filters, &at.at("filters"))?;
     Ok(FilterChain { name: Arc::from(name), matches, tls, network_rbac, http })
@@ -135,6 +137,9 @@ fn chain_match(pb: FilterChainMatch, at: &Place<'_>) -> Result<Option<ChainMatch
         application_protocols,
     } = pb;
     at.refuse_if(fields![address_suffix, suffix_len, direct_source_prefix_ranges])?;
+    if let Some(port) = &destination_port {
+        range::within(port.value, 1, u16::MAX.into(), &at.at("destination_port"))?;
+    }
     let raw_buffer = transport_protocol == "raw_buffer";
     let foreign = [
         ("destination_port", destination_port.is_some()),
@@ -154,7 +159,11 @@ fn chain_match(pb: FilterChainMatch, at: &Place<'_>) -> Result<Option<ChainMatch
     };
     let ports_at = at.at("source_ports");
     let ports = source_ports.into_iter().enumerate();
-    let ports = ports.map(|(i, port)| super::common::port(port, &ports_at.index(i)));
+    // Nothing connects from port 0.
+    let ports = ports.map(|(i, port)| {
+        let at = ports_at.index(i);
+        range::within(port, 1, u16::MAX.into(), &at).and_then(|port| common::port(port, &at))
+    });
     Ok(Some(ChainMatch {
         destination: ranges(prefix_ranges, &at.at("prefix_ranges"))?,
         source_type,

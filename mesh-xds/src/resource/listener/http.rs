@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::core::v3::{Http2ProtocolOptions, HttpProtocolOptions};
+use envoy_types::pb::envoy::config::core::v3::{
+    Http2ProtocolOptions, HttpProtocolOptions, KeepaliveSettings,
+};
 use envoy_types::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
@@ -13,12 +15,13 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, Rds,
 };
-use envoy_types::pb::google::protobuf::Any;
-use mesh_core::config::listener::{HttpConfig, RouteSource};
+use envoy_types::pb::google::protobuf::{Any, Duration};
+use mesh_core::config::listener::{HttpConfig, RouteSource, ServingConfig};
 use mesh_core::config::units::OutOfRange;
 
-use super::super::common::{ads_source, duration_opt, unpack};
+use super::super::common::{MIN_WINDOW, ads_source, duration_opt, http2_sizes, timeout_opt, unpack};
 use super::super::filter::{self, Side};
+use super::super::range::{self, ranged};
 use super::super::route;
 use crate::invalid::{Invalid, Place, Reason, fields};
 use crate::xdstp::canonical;
@@ -49,13 +52,13 @@ pub(super) fn manager(any: &Any, side: Side, at: &Place<'_>) -> Result<HttpConfi
         request_timeout,
         request_headers_timeout,
         drain_timeout,
-        drain_timeout_jitter: _,
-        delayed_close_timeout: _,
+        drain_timeout_jitter,
+        delayed_close_timeout,
         access_log,
-        access_log_flush_interval: _, // of `access_log`
+        access_log_flush_interval, // of `access_log`
         flush_access_log_on_new_request: _,
         access_log_options: _,
-        use_remote_address: _, // the peer is always who holds the socket (gRFC A41)
+        use_remote_address,
         xff_num_trusted_hops,
         original_ip_detection_extensions,
         early_header_mutation_extensions,
@@ -89,15 +92,13 @@ pub(super) fn manager(any: &Any, side: Side, at: &Place<'_>) -> Result<HttpConfi
         route_specifier,
         strip_port_mode,
     } = unpack(any, at)?;
-    // gRFC A41, both sides: an address taken from a header is not the peer's.
+    // gRFC A41, both sides: these take addresses from elsewhere.
     at.refuse_if(fields![xff_num_trusted_hops, original_ip_detection_extensions])?;
     at.unapplied_if(fields![
         tracing,
         http3_protocol_options,
         scheme_header_transformation,
-        stream_idle_timeout,
         stream_flush_timeout,
-        request_timeout,
         drain_timeout,
         access_log,
         internal_address_config,
@@ -105,6 +106,17 @@ pub(super) fn manager(any: &Any, side: Side, at: &Place<'_>) -> Result<HttpConfi
         local_reply_config,
         forward_proto_config,
     ]);
+    let timed = ranged![
+        tracing,
+        stream_idle_timeout,
+        stream_flush_timeout,
+        request_timeout,
+        drain_timeout,
+        drain_timeout_jitter,
+        delayed_close_timeout,
+        access_log_flush_interval,
+    ];
+    range::check(timed, at)?;
     let keep = PathWithEscapedSlashesAction::KeepUnchanged as i32;
     let unspecified = PathWithEscapedSlashesAction::ImplementationSpecificDefault as i32;
     let sanitize = ForwardClientCertDetails::Sanitize as i32;
@@ -129,14 +141,29 @@ pub(super) fn manager(any: &Any, side: Side, at: &Place<'_>) -> Result<HttpConfi
         Side::Client => at.unapplied_if(&identity),
     }
     let common = common(common_http_protocol_options, side, &at.at("common_http_protocol_options"))?;
+    let mut serving = common.serving;
+    match side {
+        Side::Server => {
+            serving.stream_idle_timeout = timeout(stream_idle_timeout, &at.at("stream_idle_timeout"))?;
+            serving.request_timeout = timeout(request_timeout, &at.at("request_timeout"))?;
+            serving.trusts_forwarded_for = !use_remote_address.is_some_and(|value| value.value);
+        }
+        // Of connections that are accepted.
+        Side::Client => at.unapplied_if(fields![
+            stream_idle_timeout,
+            request_timeout,
+            request_headers_timeout,
+            max_request_headers_kb,
+        ]),
+    }
     let headers_at = at.at("request_headers_timeout");
     Ok(HttpConfig {
-        routes: routes(route_specifier, at)?,
+        routes: routes(route_specifier, side, at)?,
         filters: filter::http_filters(http_filters, side, &at.at("http_filters"))?,
         max_stream_duration: common.max_stream_duration,
         idle_timeout: common.idle_timeout,
         headers_timeout: duration_opt(request_headers_timeout, &headers_at)?.filter(|d| !d.is_zero()),
-        max_concurrent_streams: http2(http2_protocol_options, &at.at("http2_protocol_options"))?,
+        max_concurrent_streams: http2(http2_protocol_options, side, &at.at("http2_protocol_options"))?,
         max_header_bytes: match max_request_headers_kb.map(|n| n.value) {
             None => None,
             Some(kb @ 1..=MAX_HEADERS_KB) => Some(kb * 1024),
@@ -145,10 +172,11 @@ pub(super) fn manager(any: &Any, side: Side, at: &Place<'_>) -> Result<HttpConfi
                 return at.at("max_request_headers_kb").fail(reason);
             }
         },
+        serving,
     })
 }
 
-fn routes(pb: Option<RouteSpecifier>, at: &Place<'_>) -> Result<RouteSource, Invalid> {
+fn routes(pb: Option<RouteSpecifier>, side: Side, at: &Place<'_>) -> Result<RouteSource, Invalid> {
     match at.at("route_specifier").required(pb)? {
         RouteSpecifier::Rds(Rds { config_source, route_config_name }) => {
             let at = at.at("rds");
@@ -159,7 +187,7 @@ fn routes(pb: Option<RouteSpecifier>, at: &Place<'_>) -> Result<RouteSource, Inv
             Ok(RouteSource::Rds(canonical(&route_config_name)))
         }
         RouteSpecifier::RouteConfig(pb) => {
-            Ok(RouteSource::Inline(Arc::new(route::validate(pb, &at.at("route_config"))?)))
+            Ok(RouteSource::Inline(Arc::new(route::inline(pb, side, &at.at("route_config"))?)))
         }
         RouteSpecifier::ScopedRoutes(_) => at.at("scoped_routes").fail(Reason::Unsupported),
     }
@@ -169,6 +197,7 @@ fn routes(pb: Option<RouteSpecifier>, at: &Place<'_>) -> Result<RouteSource, Inv
 struct Common {
     max_stream_duration: Option<std::time::Duration>,
     idle_timeout: Option<std::time::Duration>,
+    serving: ServingConfig,
 }
 
 fn common(pb: Option<HttpProtocolOptions>, side: Side, at: &Place<'_>) -> Result<Common, Invalid> {
@@ -176,7 +205,7 @@ fn common(pb: Option<HttpProtocolOptions>, side: Side, at: &Place<'_>) -> Result
     let HttpProtocolOptions {
         idle_timeout,
         max_connection_duration,
-        max_connection_duration_jitter: _, // of the duration
+        max_connection_duration_jitter,
         max_headers_count,
         max_response_headers_kb,
         max_stream_duration,
@@ -184,17 +213,31 @@ fn common(pb: Option<HttpProtocolOptions>, side: Side, at: &Place<'_>) -> Result
         max_requests_per_connection,
     } = pb;
     at.unapplied_if(fields![
-        max_connection_duration,
-        max_headers_count,
+        max_connection_duration_jitter,
         max_response_headers_kb,
         max_requests_per_connection,
     ]);
+    let jitter = ranged![max_connection_duration, max_connection_duration_jitter];
+    range::check(jitter, at)?;
+    let mut serving = ServingConfig::default();
     // Dropping or refusing such headers keeps a client from passing `x_user` for `x-user`.
     let allow = HeadersWithUnderscoresAction::Allow as i32;
     let underscores = [("headers_with_underscores_action", headers_with_underscores_action != allow)];
     match side {
-        Side::Server => at.refuse_if(&underscores)?,
-        Side::Client => at.unapplied_if(&underscores),
+        Side::Server => {
+            at.refuse_if(&underscores)?;
+            serving.max_connection_duration =
+                timeout(max_connection_duration, &at.at("max_connection_duration"))?;
+            serving.max_headers_count = max_headers_count.map(|n| n.value);
+            if serving.max_headers_count == Some(0) {
+                let reason = OutOfRange { value: 0, min: 1, max: u32::MAX.into() };
+                return at.at("max_headers_count").fail(reason);
+            }
+        }
+        Side::Client => {
+            at.unapplied_if(&underscores);
+            at.unapplied_if(fields![max_connection_duration, max_headers_count, idle_timeout]);
+        }
     }
     // Zero is none, for every one of Envoy's timeouts.
     let max_stream_duration = duration_opt(max_stream_duration, &at.at("max_stream_duration"))?;
@@ -202,10 +245,16 @@ fn common(pb: Option<HttpProtocolOptions>, side: Side, at: &Place<'_>) -> Result
     Ok(Common {
         max_stream_duration: max_stream_duration.filter(|d| !d.is_zero()),
         idle_timeout: idle_timeout.filter(|d| !d.is_zero()),
+        serving,
     })
 }
 
-fn http2(pb: Option<Http2ProtocolOptions>, at: &Place<'_>) -> Result<Option<u32>, Invalid> {
+/// A timeout, where none and zero are the same.
+fn timeout(pb: Option<Duration>, at: &Place<'_>) -> Result<Option<std::time::Duration>, Invalid> {
+    Ok(timeout_opt(pb, at)?.filter(|d| !d.is_zero()))
+}
+
+fn http2(pb: Option<Http2ProtocolOptions>, side: Side, at: &Place<'_>) -> Result<Option<u32>, Invalid> {
     let Some(pb) = pb else { return Ok(None) };
     #[expect(deprecated, reason = "deprecated fields must be decided as well")]
     let Http2ProtocolOptions {
@@ -241,11 +290,22 @@ fn http2(pb: Option<Http2ProtocolOptions>, at: &Place<'_>) -> Result<Option<u32>
         custom_settings_parameters,
         connection_keepalive,
     ]);
-    match max_concurrent_streams.map(|n| n.value) {
-        Some(0) => {
-            let reason = OutOfRange { value: 0, min: 1, max: i32::MAX.unsigned_abs().into() };
-            at.at("max_concurrent_streams").fail(reason)
-        }
-        other => Ok(other),
+    if side == Side::Client {
+        at.unapplied_if(fields![max_concurrent_streams]);
     }
+    http2_sizes(
+        [
+            ("max_concurrent_streams", 1, &max_concurrent_streams),
+            ("initial_stream_window_size", MIN_WINDOW, &initial_stream_window_size),
+            ("initial_connection_window_size", MIN_WINDOW, &initial_connection_window_size),
+        ],
+        at,
+    )?;
+    if let Some(KeepaliveSettings { interval, timeout, interval_jitter, connection_idle_interval }) =
+        connection_keepalive
+    {
+        let at = at.at("connection_keepalive");
+        range::check(ranged![interval, timeout, interval_jitter, connection_idle_interval], &at)?;
+    }
+    Ok(max_concurrent_streams.map(|n| n.value))
 }

@@ -1,13 +1,15 @@
 //! `Listener`: a client target (`api_listener`, gRFC A27) or a listening address of a server (gRFC A36).
 //!
 //! Deviation from gRPC: a server listener all of whose chains are dropped because they can never match is accepted, and
-//! refuses every connection (grpc-xds.md §2.33).
+//! refuses every connection.
 #![expect(deprecated, reason = "deprecated fields must be decided as well")]
 
 mod chain;
 mod http;
 
-use envoy_types::pb::envoy::config::listener::v3::{ApiListener, Listener};
+use std::net::SocketAddr;
+
+use envoy_types::pb::envoy::config::listener::v3::{AdditionalAddress, ApiListener, Listener};
 use envoy_types::pb::google::protobuf::BoolValue;
 use mesh_core::config::endpoints::Address;
 use mesh_core::config::listener::{ListenerConfig, ServerListener};
@@ -15,6 +17,7 @@ use mesh_core::config::listener::{ListenerConfig, ServerListener};
 use super::Rules;
 use super::common;
 use super::filter::Side;
+use super::range::{self, ranged};
 use crate::invalid::{Invalid, Place, Reason, fields};
 
 pub(super) type Proto = Listener;
@@ -39,7 +42,7 @@ pub(super) fn validate(pb: Listener, rules: &Rules, at: &Place<'_>) -> Result<Li
         deprecated_v1: _, // bind_to_port
         drain_type: _,
         listener_filters,
-        listener_filters_timeout: _, // of the filters, of which there are none
+        listener_filters_timeout, // of the filters, of which there are none
         continue_on_listener_filters_timeout: _,
         transparent,
         freebind,
@@ -72,6 +75,8 @@ pub(super) fn validate(pb: Listener, rules: &Rules, at: &Place<'_>) -> Result<Li
         enable_mptcp,
         tcp_keepalive,
     ]);
+    let timed = ranged![per_connection_buffer_high_watermark_timeout, listener_filters_timeout];
+    range::check(timed, at)?;
     if let Some(ApiListener { api_listener }) = api_listener {
         // Nothing is listened on for a client target.
         at.unapplied_if(fields![
@@ -111,6 +116,7 @@ pub(super) fn validate(pb: Listener, rules: &Rules, at: &Place<'_>) -> Result<Li
         Address::Socket(address) => address,
         Address::Unix(_) => return address_at.at("pipe").fail(Reason::Unsupported),
     };
+    unique_addresses(address, additional_addresses, at)?;
     if filter_chains.is_empty() && default_filter_chain.is_none() {
         return at.at("filter_chains").fail(Reason::Empty);
     }
@@ -119,6 +125,24 @@ pub(super) fn validate(pb: Listener, rules: &Rules, at: &Place<'_>) -> Result<Li
     let default_chain =
         default_filter_chain.map(|pb| chain::default_chain(pb, rules, &default_at)).transpose()?;
     Ok(ListenerConfig::Server(ServerListener { address, chains, default_chain }))
+}
+
+/// Addresses that are not listened on have to be such, and each of them another.
+fn unique_addresses(own: SocketAddr, more: Vec<AdditionalAddress>, at: &Place<'_>) -> Result<(), Invalid> {
+    let mut seen = vec![Address::Socket(own)];
+    let at = at.at("additional_addresses");
+    for (i, AdditionalAddress { address, socket_options: _, tcp_keepalive: _ }) in
+        more.into_iter().enumerate()
+    {
+        let at = at.index(i);
+        let at = at.at("address");
+        let address = common::address(at.required(address)?, &at)?;
+        if seen.contains(&address) {
+            return at.fail(Reason::Duplicate(address.to_string()));
+        }
+        seen.push(address);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_core::config::listener::{ChainMatch, HttpConfig, RouteSource, SourceType};
+use mesh_core::config::listener::{ChainMatch, HttpConfig, RouteSource, ServingConfig, SourceType};
 
 use crate::ads::Kind;
 use crate::resource::tests::{client, not_applied, refusals, server, unapplied};
@@ -73,6 +73,17 @@ fn a_client_listener_has_routes_by_name_or_inline() {
 }
 
 #[test]
+fn virtual_hosts_have_names_but_for_those_within_a_server() {
+    let unnamed = "route_config: {virtual_hosts: [{name: a, domains: [a]}, {domains: ['*']}]}";
+    let why = "api_listener.api_listener.route_config.virtual_hosts[1].name: must not be empty";
+    refusals(Kind::Listener, api, &[(unnamed, why)]);
+    // istiod's inbound listeners
+    let found = server(&filters(&format!("{{name: hcm, typed_config: {}}}", manager(unnamed))));
+    let RouteSource::Inline(routes) = &found.chains[0].http.routes else { panic!("{found:?}") };
+    assert_eq!(routes.virtual_hosts.len(), 2);
+}
+
+#[test]
 fn limits_of_the_connection_manager_are_kept() {
     let found = client(&api_with(
         "common_http_protocol_options: {max_stream_duration: 3s, idle_timeout: 4s}, request_headers_timeout: 5s, \
@@ -88,6 +99,70 @@ fn limits_of_the_connection_manager_are_kept() {
         "common_http_protocol_options: {max_stream_duration: 0s, idle_timeout: 0s}, request_headers_timeout: 0s",
     ));
     assert_eq!((zero.max_stream_duration, zero.idle_timeout, zero.headers_timeout), (None, None, None));
+}
+
+#[test]
+fn what_a_server_grants_is_kept_and_zero_is_none() {
+    let of = |fields: &str| server(&serving(fields)).chains[0].http.serving;
+    let found = of("stream_idle_timeout: 1s, request_timeout: 2s, \
+         common_http_protocol_options: {max_connection_duration: 3s, max_headers_count: 4}");
+    let seconds = |n| Some(Duration::from_secs(n));
+    let expected = ServingConfig {
+        stream_idle_timeout: seconds(1),
+        request_timeout: seconds(2),
+        max_connection_duration: seconds(3),
+        max_headers_count: Some(4),
+        trusts_forwarded_for: true,
+    };
+    assert_eq!(found, expected);
+    assert!(
+        !of("use_remote_address: true").trusts_forwarded_for
+            && of("use_remote_address: false").trusts_forwarded_for
+    );
+    // Envoy counts whole milliseconds, and has defaults that would end a quiet gRPC stream.
+    for none in [
+        "stat_prefix: s",
+        "stream_idle_timeout: 0s, request_timeout: 0s, common_http_protocol_options: {max_connection_duration: 0s}",
+        "stream_idle_timeout: 0.0009s, request_timeout: 0.0009s",
+    ] {
+        let nothing = ServingConfig { trusts_forwarded_for: true, ..ServingConfig::default() };
+        assert_eq!(of(none), nothing, "{none}");
+    }
+    let all = serving(
+        "stream_idle_timeout: 1s, request_timeout: 2s, \
+         common_http_protocol_options: {max_connection_duration: 3s, max_headers_count: 4}",
+    );
+    assert!(unapplied(Kind::Listener, &all).is_empty());
+    not_applied(
+        Kind::Listener,
+        serving,
+        &[(
+            "common_http_protocol_options: {max_connection_duration_jitter: {value: 5}}",
+            "filter_chains[0].filters[0].typed_config.common_http_protocol_options.max_connection_duration_jitter",
+        )],
+    );
+}
+
+#[test]
+fn what_a_server_cannot_grant_is_refused_at_its_field() {
+    for (fields, rest) in [
+        (
+            "stream_idle_timeout: -1s",
+            "stream_idle_timeout: duration of -1 s and 0 ns is negative or out of range",
+        ),
+        ("request_timeout: -1s", "request_timeout: duration of -1 s and 0 ns is negative or out of range"),
+        (
+            "common_http_protocol_options: {max_connection_duration: -1s}",
+            "common_http_protocol_options.max_connection_duration: duration of -1 s and 0 ns is negative or out of range",
+        ),
+        (
+            "common_http_protocol_options: {max_headers_count: 0}",
+            "common_http_protocol_options.max_headers_count: 0 is not within 1..=4294967295",
+        ),
+    ] {
+        let on_server = format!("filter_chains[0].filters[0].typed_config.{rest}");
+        refusals(Kind::Listener, serving, &[(fields, &on_server)]);
+    }
 }
 
 #[test]
@@ -116,9 +191,9 @@ fn a_client_listener_that_cannot_be_honoured_is_refused() {
         ("rds: {config_source: {api_config_source: {}}}", "rds.config_source: must be `ads` or `self`"),
         ("rds: {config_source: {ads: {}}}", "rds.route_config_name: must not be empty"),
         ("scoped_routes: {}", "scoped_routes: is not supported"),
-        ("route_config: {virtual_hosts: [{}]}", "route_config.virtual_hosts[0].domains: must not be empty"),
+        ("route_config: {virtual_hosts: [{}]}", "route_config.virtual_hosts[0].name: must not be empty"),
         (
-            "route_config: {virtual_hosts: [{domains: [a], routes: [{match: {safe_regex: {regex: '('}}, route: {cluster: c}}]}]}",
+            "route_config: {virtual_hosts: [{name: v, domains: [a], routes: [{match: {safe_regex: {regex: '('}}, route: {cluster: c}}]}]}",
             "route_config.virtual_hosts[0].routes[0].match.safe_regex: invalid regular expression: unclosed group",
         ),
     ] {
@@ -135,6 +210,10 @@ fn a_client_listener_that_cannot_be_honoured_is_refused() {
         (
             "http2_protocol_options: {max_concurrent_streams: 0}",
             "http2_protocol_options.max_concurrent_streams: 0 is not within 1..=2147483647",
+        ),
+        (
+            "http2_protocol_options: {max_concurrent_streams: 2147483648}",
+            "http2_protocol_options.max_concurrent_streams: 2147483648 is not within 1..=2147483647",
         ),
         (
             "request_headers_timeout: -1s",
@@ -259,7 +338,7 @@ fn two_chains_that_match_the_same_connections_are_refused() {
     ] {
         assert_eq!(server(&chains(&[&with(one), &with(other)])).chains.len(), 2, "{one} / {other}");
     }
-    let ports: Vec<_> = (0..300).map(|p| p.to_string()).collect();
+    let ports: Vec<_> = (1..301).map(|p| p.to_string()).collect();
     let nets: Vec<_> = (0..250).map(|n| format!("{{address_prefix: 10.0.0.{n}, prefix_len: 32}}")).collect();
     let many = format!("source_ports: [{}], source_prefix_ranges: [{}]", ports.join(","), nets.join(","));
     refusals(
@@ -279,7 +358,10 @@ fn a_broken_match_is_refused_at_its_field() {
             "direct_source_prefix_ranges: is not supported",
         ),
         ("source_type: 9", "source_type: 9 is not a known value"),
-        ("source_ports: [1, 65536]", "source_ports[1]: 65536 is not within 0..=65535"),
+        ("source_ports: [1, 65536]", "source_ports[1]: 65536 is not within 1..=65535"),
+        ("source_ports: [0]", "source_ports[0]: 0 is not within 1..=65535"),
+        ("destination_port: 0", "destination_port: 0 is not within 1..=65535"),
+        ("destination_port: 65536", "destination_port: 65536 is not within 1..=65535"),
         ("prefix_ranges: [{address_prefix: a}]", "prefix_ranges[0]: \"a\" is not an IP address"),
         (
             "source_prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 33}]",
@@ -335,6 +417,27 @@ fn a_server_listener_that_cannot_be_honoured_is_refused() {
 }
 
 #[test]
+fn additional_addresses_are_such_and_differ() {
+    let with =
+        |list: &str| listening(&format!("filter_chains: [{}]\nadditional_addresses: [{list}]", chain("")));
+    let one = |ip: &str| format!("{{address: {{socket_address: {{address: '{ip}', port_value: 80}}}}}}");
+    let at = "additional_addresses";
+    refusals(
+        Kind::Listener,
+        with,
+        &[
+            ("{}", &format!("{at}[0].address: is required")),
+            (&one("0.0.0.0"), &format!("{at}[0].address: \"0.0.0.0:80\" is given twice")),
+            (
+                &format!("{}, {}", one("::"), one("::")),
+                &format!("{at}[1].address: \"[::]:80\" is given twice"),
+            ),
+            (&one("a"), &format!("{at}[0].address.socket_address.address: \"a\" is not an IP address")),
+        ],
+    );
+}
+
+#[test]
 fn network_filters_end_with_one_connection_manager() {
     let hcm = hcm();
     let other = hcm.replace("name: hcm", "name: other");
@@ -382,6 +485,10 @@ fn traffic_fields_without_effect_are_listed() {
             "common_http_protocol_options: {max_connection_duration: 1s}",
             "common_http_protocol_options.max_connection_duration",
         ),
+        (
+            "common_http_protocol_options: {max_headers_count: 1}",
+            "common_http_protocol_options.max_headers_count",
+        ),
     ] {
         not_applied(Kind::Listener, api_with, &[(fields, &format!("{at}.{field}"))]);
     }
@@ -405,7 +512,9 @@ fn traffic_fields_without_effect_are_listed() {
     let default =
         listening(&format!("default_filter_chain: {}", chain("filter_chain_match: {source_ports: [1]}")));
     assert_eq!(unapplied(Kind::Listener, &default), ["default_filter_chain.filter_chain_match"]);
-    let more =
-        listening(&format!("filter_chains: [{}]\nadditional_addresses: [{{}}]\nfreebind: true", chain("")));
+    let more = listening(&format!(
+        "filter_chains: [{}]\nadditional_addresses: [{{address: {{socket_address: {{address: '::', port_value: 80}}}}}}]\nfreebind: true",
+        chain("")
+    ));
     assert_eq!(unapplied(Kind::Listener, &more), ["additional_addresses", "freebind"]);
 }

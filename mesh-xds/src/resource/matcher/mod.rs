@@ -1,6 +1,6 @@
 //! Matchers of `envoy.type.matcher.v3` and of routes: strings, regular expressions, headers, query parameters.
 //!
-//! gRFC A28, A41; `envoy-semantics.md` §1–3. Deviations: a pattern whose meaning differs between RE2 and the `regex`
+//! gRFC A28, A41, Envoy. Deviations: a pattern whose meaning differs between RE2 and the `regex`
 //! crate is refused, never read another way; header names that HTTP does not allow are refused.
 #![expect(deprecated, reason = "control planes still write the older spellings of header matchers")]
 
@@ -22,6 +22,9 @@ use mesh_core::matcher::regex::SafeRegex;
 use mesh_core::matcher::string::{StringMatcher, Text};
 
 use crate::invalid::{Invalid, Place, Reason};
+
+/// Longest name of a query parameter that Envoy takes.
+const MAX_QUERY_NAME_BYTES: usize = 1024;
 
 /// `StringMatcher`.
 pub(super) fn string(pb: PbStringMatcher, at: &Place<'_>) -> Result<StringMatcher, Invalid> {
@@ -101,6 +104,9 @@ pub(super) fn query(pb: QueryParameterMatcher, at: &Place<'_>) -> Result<QueryMa
     let QueryParameterMatcher { name, query_parameter_match_specifier } = pb;
     if name.is_empty() {
         return at.at("name").fail(Reason::Empty);
+    }
+    if name.len() > MAX_QUERY_NAME_BYTES {
+        return at.at("name").fail(Reason::TooLarge { size: name.len(), limit: MAX_QUERY_NAME_BYTES });
     }
     let value = match query_parameter_match_specifier {
         None | Some(QueryParameterMatchSpecifier::PresentMatch(true)) => None,

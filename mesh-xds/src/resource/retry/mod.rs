@@ -9,7 +9,8 @@ use mesh_core::config::retry::{BackOffConfig, RetryOn, RetryPolicy};
 use mesh_core::config::units::OutOfRange;
 
 use super::common::{duration, timeout_opt};
-use super::matcher;
+use super::range::ranged;
+use super::{matcher, range};
 use crate::invalid::{Invalid, Place, Reason, fields};
 
 /// Back-off steps below this are raised to it (gRFC A44).
@@ -43,6 +44,7 @@ pub(super) fn policy(pb: PbRetryPolicy, at: &Place<'_>) -> Result<RetryPolicy, I
         retriable_request_headers,
         refresh_cluster_on_retry,
     ]);
+    range::check(ranged![per_try_idle_timeout, rate_limited_retry_back_off], at)?;
     let num_retries = match num_retries.map(|n| n.value) {
         None => RetryPolicy::default().num_retries,
         Some(0) => {

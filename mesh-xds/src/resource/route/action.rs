@@ -8,27 +8,30 @@ use envoy_types::pb::envoy::config::route::v3::route_action::{
     ClusterSpecifier as PbClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration as PbMaxStreamDuration,
 };
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as ClusterHostRewrite;
 use envoy_types::pb::envoy::config::route::v3::{
     DirectResponseAction, RouteAction as PbRouteAction, WeightedCluster as PbWeightedCluster,
 };
 use http::StatusCode;
+use http::uri::PathAndQuery;
 use mesh_core::config::route::{
     ClusterSpecifier, ForwardAction, MaxStreamDuration, RouteAction, WeightedCluster,
 };
 use mesh_core::config::units::{NonZeroWeight, OutOfRange};
 
-use super::super::common::{duration_opt, timeout_opt};
-use super::super::{filter, retry};
-use super::Inherited;
+use super::super::common::{duration_opt, header_name, header_value, timeout_opt};
+use super::super::range::ranged;
+use super::super::{filter, range, retry};
+use super::{Action, Inherited, Plugins};
 use crate::invalid::{Invalid, Place, Reason, fields};
 use crate::xdstp::canonical;
 
 /// `RouteAction`; one whose cluster cannot be told keeps its place, and its requests fail.
 pub(super) fn forward(
     pb: PbRouteAction,
-    inherited: &Inherited,
+    inherited: &Inherited<'_>,
     at: &Place<'_>,
-) -> Result<RouteAction, Invalid> {
+) -> Result<Action, Invalid> {
     let PbRouteAction {
         cluster_not_found_response_code,
         metadata_match,
@@ -82,6 +85,9 @@ pub(super) fn forward(
         internal_redirect_action,
         hedge_policy,
     ]);
+    let timed = ranged![idle_timeout, flush_timeout, max_grpc_timeout, grpc_timeout_offset];
+    range::check(timed, at)?;
+    range::check(ranged![hedge_policy, request_mirror_policies], at)?;
     let timeout = timeout_opt(timeout, &at.at("timeout"))?;
     let max_stream_duration =
         max_stream_duration.map(|pb| stream_duration(pb, &at.at("max_stream_duration"))).transpose()?;
@@ -89,21 +95,39 @@ pub(super) fn forward(
         Some(pb) => Some(Arc::new(retry::policy(pb, &at.at("retry_policy"))?)),
         None => inherited.retry.clone(),
     };
-    let Some(cluster) = cluster(cluster_specifier, at)? else { return Ok(RouteAction::Unsupported) };
-    Ok(RouteAction::Forward(ForwardAction {
+    let cluster = match cluster(cluster_specifier, &inherited.common.plugins, at)? {
+        Destination::Known(cluster) => cluster,
+        Destination::Foreign { field, is_skipped_by_grpc } => {
+            return Ok(Action { action: RouteAction::Unsupported(field), is_skipped_by_grpc });
+        }
+    };
+    let action = RouteAction::Forward(ForwardAction {
         cluster,
         timeout,
         max_stream_duration,
         retry,
-        prefix_rewrite: (!prefix_rewrite.is_empty()).then(|| Arc::from(prefix_rewrite)),
+        prefix_rewrite: rewrite(prefix_rewrite, &at.at("prefix_rewrite"))?,
         host_rewrite: host_rewrite(host_rewrite_specifier, at)?,
-    }))
+    });
+    Ok(Action { action, is_skipped_by_grpc: false })
+}
+
+/// What a path begins with, or is: whatever follows, it has to be a path.
+fn rewrite(text: String, at: &Place<'_>) -> Result<Option<Arc<str>>, Invalid> {
+    let rule = match text.parse::<PathAndQuery>() {
+        _ if text.is_empty() => return Ok(None),
+        _ if !text.starts_with('/') => "must begin with `/`",
+        _ if text.contains('#') => "must not hold a fragment",
+        Ok(_) => return Ok(Some(Arc::from(text))),
+        Err(_) => "is not a path",
+    };
+    at.fail(Reason::Text { value: text, rule })
 }
 
 /// `DirectResponseAction`.
 pub(super) fn direct_response(
     pb: DirectResponseAction,
-    inherited: &Inherited,
+    max_body: u32,
     at: &Place<'_>,
 ) -> Result<RouteAction, Invalid> {
     let DirectResponseAction { status, body, body_format } = pb;
@@ -114,7 +138,7 @@ pub(super) fn direct_response(
     let status = at.at("status").check(code.ok_or(out))?;
     let at = at.at("body");
     let body = body.map_or_else(|| Ok(Vec::new()), |pb| inline_data(pb, &at))?;
-    let limit = usize::try_from(inherited.max_body).unwrap_or(usize::MAX);
+    let limit = usize::try_from(max_body).unwrap_or(usize::MAX);
     if body.len() > limit {
         return at.fail(Reason::TooLarge { size: body.len(), limit });
     }
@@ -135,29 +159,58 @@ fn inline_data(pb: DataSource, at: &Place<'_>) -> Result<Vec<u8>, Invalid> {
 fn stream_duration(pb: PbMaxStreamDuration, at: &Place<'_>) -> Result<MaxStreamDuration, Invalid> {
     let PbMaxStreamDuration { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset } = pb;
     at.unapplied_if(fields![grpc_timeout_header_offset]);
+    range::check(ranged![grpc_timeout_header_offset], at)?;
     Ok(MaxStreamDuration {
         max_stream_duration: duration_opt(max_stream_duration, &at.at("max_stream_duration"))?,
         grpc_timeout_header_max: duration_opt(grpc_timeout_header_max, &at.at("grpc_timeout_header_max"))?,
     })
 }
 
-/// None where the cluster is chosen in a way that is not implemented.
-fn cluster(pb: Option<PbClusterSpecifier>, at: &Place<'_>) -> Result<Option<ClusterSpecifier>, Invalid> {
-    let unsupported = |field| {
+/// Where the requests of a route go.
+enum Destination {
+    Known(ClusterSpecifier),
+    /// The cluster is chosen in a way that is not implemented.
+    Foreign {
+        /// It says how.
+        field: &'static str,
+        is_skipped_by_grpc: bool,
+    },
+}
+
+fn cluster(
+    pb: Option<PbClusterSpecifier>,
+    plugins: &Plugins,
+    at: &Place<'_>,
+) -> Result<Destination, Invalid> {
+    let foreign = |field, is_skipped_by_grpc| {
         at.at(field).unapplied();
-        Ok(None)
+        Ok(Destination::Foreign { field, is_skipped_by_grpc })
     };
     match at.at("cluster_specifier").required(pb)? {
         PbClusterSpecifier::Cluster(name) if name.is_empty() => at.at("cluster").fail(Reason::Empty),
-        PbClusterSpecifier::Cluster(name) => Ok(Some(ClusterSpecifier::Single(canonical(&name)))),
+        PbClusterSpecifier::Cluster(name) => {
+            Ok(Destination::Known(ClusterSpecifier::Single(canonical(&name))))
+        }
         PbClusterSpecifier::WeightedClusters(pb) => weighted_clusters(pb, &at.at("weighted_clusters")),
-        PbClusterSpecifier::ClusterHeader(_) => unsupported("cluster_header"),
-        PbClusterSpecifier::ClusterSpecifierPlugin(_) => unsupported("cluster_specifier_plugin"),
-        PbClusterSpecifier::InlineClusterSpecifierPlugin(_) => unsupported("inline_cluster_specifier_plugin"),
+        PbClusterSpecifier::ClusterHeader(name) => {
+            header_name(&name, &at.at("cluster_header"))?;
+            foreign("cluster_header", true)
+        }
+        PbClusterSpecifier::ClusterSpecifierPlugin(name) => match plugins.get(&name) {
+            Some(is_optional) => foreign("cluster_specifier_plugin", *is_optional),
+            None if name.is_empty() => at.at("cluster_specifier_plugin").fail(Reason::Empty),
+            None => {
+                let reason = Reason::Text { value: name, rule: "is not in cluster_specifier_plugins" };
+                at.at("cluster_specifier_plugin").fail(reason)
+            }
+        },
+        PbClusterSpecifier::InlineClusterSpecifierPlugin(_) => {
+            foreign("inline_cluster_specifier_plugin", false)
+        }
     }
 }
 
-fn weighted_clusters(pb: PbWeightedCluster, at: &Place<'_>) -> Result<Option<ClusterSpecifier>, Invalid> {
+fn weighted_clusters(pb: PbWeightedCluster, at: &Place<'_>) -> Result<Destination, Invalid> {
     let PbWeightedCluster {
         clusters: list,
         total_weight: _,       // the sum of the weights counts (gRFC A28, Envoy)
@@ -184,7 +237,10 @@ fn weighted_clusters(pb: PbWeightedCluster, at: &Place<'_>) -> Result<Option<Clu
     if sum == 0 || sum > u64::from(u32::MAX) {
         return at.fail(Reason::WeightSum(sum));
     }
-    Ok((!by_header).then_some(ClusterSpecifier::Weighted(clusters)))
+    Ok(match by_header {
+        false => Destination::Known(ClusterSpecifier::Weighted(clusters)),
+        true => Destination::Foreign { field: "cluster_header", is_skipped_by_grpc: false },
+    })
 }
 
 type Named = (Arc<str>, mesh_core::config::filter::FilterOverrides);
@@ -209,9 +265,16 @@ fn cluster_weight(pb: ClusterWeight, at: &Place<'_>) -> Result<Option<Named>, In
         request_headers_to_remove,
         response_headers_to_add,
         response_headers_to_remove,
+        // Filters are of servers, which serve what is here and go to no cluster.
+        typed_per_filter_config,
     ]);
-    if host_rewrite_specifier.is_some() {
-        at.at("host_rewrite_literal").unapplied();
+    if let Some(ClusterHostRewrite::HostRewriteLiteral(host)) = host_rewrite_specifier {
+        let at = at.at("host_rewrite_literal");
+        header_value(&host, &at)?;
+        at.unapplied();
+    }
+    if !cluster_header.is_empty() {
+        header_name(&cluster_header, &at.at("cluster_header"))?;
     }
     let overrides = filter::overrides(typed_per_filter_config, &at.at("typed_per_filter_config"))?;
     match (name.is_empty(), cluster_header.is_empty()) {
@@ -233,7 +296,10 @@ fn host_rewrite(pb: Option<HostRewriteSpecifier>, at: &Place<'_>) -> Result<Opti
         }
         Some(HostRewriteSpecifier::AutoHostRewrite(on)) if !on.value => return Ok(None),
         Some(HostRewriteSpecifier::AutoHostRewrite(_)) => "auto_host_rewrite",
-        Some(HostRewriteSpecifier::HostRewriteHeader(_)) => "host_rewrite_header",
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
+            header_name(&name, &at.at("host_rewrite_header"))?;
+            "host_rewrite_header"
+        }
         Some(HostRewriteSpecifier::HostRewritePathRegex(_)) => "host_rewrite_path_regex",
         Some(HostRewriteSpecifier::HostRewrite(_)) => "host_rewrite",
     };

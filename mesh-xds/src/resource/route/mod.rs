@@ -1,31 +1,35 @@
-//! `RouteConfiguration` (gRFC A28, A31, A44, A63; `envoy-semantics.md`).
+//! `RouteConfiguration` (gRFC A28, A31, A44, A63, Envoy).
 //!
 //! Deviations: a route whose action is not implemented (redirect, `cluster_header`, a cluster specifier plugin) keeps its
-//! place and its requests fail, instead of falling through to the next route, which may have a laxer policy. A route
+//! place and its requests fail, instead of falling through to the next route, which may have a laxer policy. gRPC
+//! requests skip `cluster_header` and optional plugins (gRFC A28), unless routes here have filter overrides. A route
 //! that matches on what is not implemented (cookies, dynamic metadata) is left out, and refused where it carries filter
 //! overrides. `prefix_rewrite` and the host rewrite are applied; header mutations are not yet.
 #![expect(deprecated, reason = "deprecated fields must be decided as well")]
 
 mod action;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::route::v3::route::Action;
+use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
+use envoy_types::pb::envoy::config::route::v3::route::Action as PbAction;
 use envoy_types::pb::envoy::config::route::v3::route_match::{GrpcRouteMatchOptions, PathSpecifier};
 use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use envoy_types::pb::envoy::config::route::v3::{
-    NonForwardingAction, Route as PbRoute, RouteConfiguration, RouteMatch as PbRouteMatch,
-    VirtualHost as PbVirtualHost,
+    ClusterSpecifierPlugin, NonForwardingAction, Route as PbRoute, RouteConfiguration,
+    RouteMatch as PbRouteMatch, VirtualHost as PbVirtualHost,
 };
 use mesh_core::config::filter::FilterOverrides;
 use mesh_core::config::retry::RetryPolicy;
-use mesh_core::config::route::{Route, RouteAction, RouteConfig, RouteMatch, VirtualHost};
+use mesh_core::config::route::{RequestKinds, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost};
 use mesh_core::matcher::domain::DomainPattern;
 use mesh_core::matcher::path::PathMatcher;
 use mesh_core::matcher::string::Text;
 
-use super::{common, filter, matcher, retry};
+use super::filter::Side;
+use super::range::ranged;
+use super::{common, filter, matcher, range, retry};
 use crate::invalid::{Invalid, Place, Reason, fields};
 use crate::xdstp::canonical;
 
@@ -34,15 +38,52 @@ pub(super) type Proto = RouteConfiguration;
 /// Most bytes of a direct response where the configuration does not say (Envoy's default).
 const MAX_DIRECT_RESPONSE_BYTES: u32 = 4096;
 
-/// What the routes of a virtual host inherit.
-struct Inherited {
-    retry: Option<Arc<RetryPolicy>>,
-    has_overrides: bool,
+/// Of the whole configuration.
+struct Common {
+    overrides: FilterOverrides,
     max_body: u32,
+    plugins: Plugins,
 }
 
-/// A route configuration, inline or by name.
+/// Cluster specifier plugins by name, and whether they are optional.
+type Plugins = BTreeMap<String, bool>;
+
+/// What the routes of a virtual host inherit.
+struct Inherited<'a> {
+    retry: Option<Arc<RetryPolicy>>,
+    has_overrides: bool,
+    common: &'a Common,
+}
+
+/// What a route does.
+struct Action {
+    action: RouteAction,
+    /// gRPC requests go on to the next route (gRFC A28).
+    is_skipped_by_grpc: bool,
+}
+
+/// A route configuration by name.
 pub(super) fn validate(pb: RouteConfiguration, at: &Place<'_>) -> Result<RouteConfig, Invalid> {
+    virtual_hosts_are_named(&pb, at)?;
+    configuration(pb, at)
+}
+
+/// A route configuration within a listener. istiod leaves out the names of a server's virtual hosts.
+pub(super) fn inline(pb: RouteConfiguration, side: Side, at: &Place<'_>) -> Result<RouteConfig, Invalid> {
+    match side {
+        Side::Client => validate(pb, at),
+        Side::Server => configuration(pb, at),
+    }
+}
+
+fn virtual_hosts_are_named(pb: &RouteConfiguration, at: &Place<'_>) -> Result<(), Invalid> {
+    match pb.virtual_hosts.iter().position(|host| host.name.is_empty()) {
+        Some(i) => at.at("virtual_hosts").index(i).at("name").fail(Reason::Empty),
+        None => Ok(()),
+    }
+}
+
+fn configuration(pb: RouteConfiguration, at: &Place<'_>) -> Result<RouteConfig, Invalid> {
     let RouteConfiguration {
         name,
         virtual_hosts: pb_hosts,
@@ -77,15 +118,19 @@ pub(super) fn validate(pb: RouteConfiguration, at: &Place<'_>) -> Result<RouteCo
         ignore_port_in_host_matching,
         route_specifiers,
     ]);
-    let overrides = filter::overrides(typed_per_filter_config, &at.at("typed_per_filter_config"))?;
-    let max_body = max_direct_response_body_size_bytes.map_or(MAX_DIRECT_RESPONSE_BYTES, |n| n.value);
+    range::check(ranged![request_mirror_policies], at)?;
+    let common = Common {
+        overrides: filter::overrides(typed_per_filter_config, &at.at("typed_per_filter_config"))?,
+        max_body: max_direct_response_body_size_bytes.map_or(MAX_DIRECT_RESPONSE_BYTES, |n| n.value),
+        plugins: plugins(cluster_specifier_plugins, &at.at("cluster_specifier_plugins"))?,
+    };
     let at = at.at("virtual_hosts");
     let mut domains = BTreeSet::new();
     let mut virtual_hosts = Vec::with_capacity(pb_hosts.len());
     for (i, pb) in pb_hosts.into_iter().enumerate() {
         let at = at.index(i);
         unique_domains(&pb.domains, &mut domains, &at.at("domains"))?;
-        virtual_hosts.push(virtual_host(pb, &overrides, max_body, &at)?);
+        virtual_hosts.push(virtual_host(pb, &common, &at)?);
     }
     Ok(RouteConfig { name: canonical(&name), virtual_hosts })
 }
@@ -100,12 +145,24 @@ fn unique_domains(list: &[String], seen: &mut BTreeSet<String>, at: &Place<'_>) 
     Ok(())
 }
 
-fn virtual_host(
-    pb: PbVirtualHost,
-    below: &FilterOverrides,
-    max_body: u32,
-    at: &Place<'_>,
-) -> Result<VirtualHost, Invalid> {
+fn plugins(list: Vec<ClusterSpecifierPlugin>, at: &Place<'_>) -> Result<Plugins, Invalid> {
+    let mut found = Plugins::new();
+    for (i, ClusterSpecifierPlugin { extension, is_optional }) in list.into_iter().enumerate() {
+        let at = at.index(i);
+        let at = at.at("extension");
+        let TypedExtensionConfig { name, typed_config: _ } = at.required(extension)?;
+        let at = at.at("name");
+        if name.is_empty() {
+            return at.fail(Reason::Empty);
+        }
+        if found.insert(name.clone(), is_optional).is_some() {
+            return at.fail(Reason::Duplicate(name));
+        }
+    }
+    Ok(found)
+}
+
+fn virtual_host(pb: PbVirtualHost, common: &Common, at: &Place<'_>) -> Result<VirtualHost, Invalid> {
     let PbVirtualHost {
         name,
         domains,
@@ -153,27 +210,61 @@ fn virtual_host(
         request_mirror_policies,
         route_specifiers,
     ]);
+    range::check(ranged![hedge_policy, request_mirror_policies], at)?;
     let domains_at = at.at("domains");
     if domains.is_empty() {
         return domains_at.fail(Reason::Empty);
     }
-    let domains = domains.iter().enumerate().map(|(i, d)| domains_at.index(i).check(DomainPattern::parse(d)));
+    let domains = domains.iter().enumerate().map(|(i, text)| domain(text, &domains_at.index(i)));
     let domains = domains.collect::<Result<Vec<_>, _>>()?;
     // The route configuration's overrides are the least specific: the virtual host's replace them by name.
-    let mut overrides = below.clone();
+    let mut overrides = common.overrides.clone();
     overrides.0.extend(filter::overrides(typed_per_filter_config, &at.at("typed_per_filter_config"))?.0);
     let retry = retry_policy.map(|pb| retry::policy(pb, &at.at("retry_policy"))).transpose()?.map(Arc::new);
-    let inherited = Inherited { retry, has_overrides: !overrides.is_empty(), max_body };
-    let at = at.at("routes");
-    // Not collected: that would keep the allocation of the messages, which are many times as large.
-    let mut served = Vec::with_capacity(routes.len());
-    for (i, pb) in routes.into_iter().enumerate() {
-        served.extend(route(pb, &inherited, &at.index(i))?);
-    }
-    Ok(VirtualHost { name: Arc::from(name), domains, routes: served, overrides })
+    let inherited = Inherited { retry, has_overrides: !overrides.is_empty(), common };
+    let routes = route_list(routes, &inherited, &at.at("routes"))?;
+    Ok(VirtualHost { name: Arc::from(name), domains, routes, overrides })
 }
 
-fn route(pb: PbRoute, inherited: &Inherited, at: &Place<'_>) -> Result<Option<Route>, Invalid> {
+fn route_list(list: Vec<PbRoute>, inherited: &Inherited<'_>, at: &Place<'_>) -> Result<Vec<Route>, Invalid> {
+    // Not collected: that would keep the allocation of the messages, which are many times as large.
+    let mut served = Vec::with_capacity(list.len());
+    let mut skipped = Vec::new();
+    for (i, pb) in list.into_iter().enumerate() {
+        let Some((route, is_skipped_by_grpc)) = route(pb, inherited, &at.index(i))? else { continue };
+        if is_skipped_by_grpc {
+            skipped.push(served.len());
+        }
+        served.push(route);
+    }
+    // Where a later route may have another policy, skipping one could let somebody in: then its requests fail.
+    if inherited.has_overrides || served.iter().any(|route| !route.overrides.is_empty()) {
+        return Ok(served);
+    }
+    for ix in skipped.into_iter().rev() {
+        match served.get_mut(ix).map(|route| &mut route.matches.requests) {
+            Some(RequestKinds::Grpc) => {
+                served.remove(ix);
+            }
+            Some(requests) => *requests = RequestKinds::NotGrpc,
+            None => {}
+        }
+    }
+    Ok(served)
+}
+
+/// A pattern; one that no authority can match is listed, as Envoy and gRPC take it.
+fn domain(text: &str, at: &Place<'_>) -> Result<DomainPattern, Invalid> {
+    let pattern = at.check(DomainPattern::parse(text))?;
+    let is_foreign = |c: char| !c.is_ascii() || c == ' ' || r#"/?#\"<>^`{|}"#.contains(c);
+    if text.contains(is_foreign) {
+        at.unapplied();
+    }
+    Ok(pattern)
+}
+
+/// None where it is left out; else the route, and whether gRPC requests skip it.
+fn route(pb: PbRoute, inherited: &Inherited<'_>, at: &Place<'_>) -> Result<Option<(Route, bool)>, Invalid> {
     let PbRoute {
         name,
         r#match,
@@ -201,12 +292,16 @@ fn route(pb: PbRoute, inherited: &Inherited, at: &Place<'_>) -> Result<Option<Ro
         request_body_buffer_limit,
         route_specifiers,
     ]);
+    range::check(ranged![tracing], at)?;
     let overrides = filter::overrides(typed_per_filter_config, &at.at("typed_per_filter_config"))?;
     let match_at = at.at("match");
     let matches = route_match(match_at.required(r#match)?, &match_at)?;
-    let action = route_action(action, inherited, at)?;
+    let Action { action, is_skipped_by_grpc } = route_action(action, inherited, at)?;
     match matches {
-        Some(matches) => Ok(Some(Route { name: Arc::from(name), matches, action, overrides })),
+        Some(matches) => {
+            let route = Route { name: Arc::from(name), matches, action, overrides };
+            Ok(Some((route, is_skipped_by_grpc)))
+        }
         // Its requests go to a later route. That must not change who is let in.
         None if inherited.has_overrides || !overrides.is_empty() => {
             match_at.fail(Reason::Rule("matches on what is not supported, and has filter overrides"))
@@ -260,7 +355,10 @@ fn route_match(pb: PbRouteMatch, at: &Place<'_>) -> Result<Option<RouteMatch>, I
         headers: matcher::headers(headers, &at.at("headers"))?,
         query: query.collect::<Result<_, _>>()?,
         fraction: fraction.transpose()?,
-        grpc: matches!(grpc, Some(GrpcRouteMatchOptions {})),
+        requests: match grpc {
+            Some(GrpcRouteMatchOptions {}) => RequestKinds::Grpc,
+            None => RequestKinds::All,
+        },
     };
     Ok(served.then_some(matches))
 }
@@ -279,24 +377,26 @@ fn separated_prefix(text: &str, ignore_case: bool, at: &Place<'_>) -> Result<Tex
 }
 
 fn route_action(
-    action: Option<Action>,
-    inherited: &Inherited,
+    action: Option<PbAction>,
+    inherited: &Inherited<'_>,
     at: &Place<'_>,
-) -> Result<RouteAction, Invalid> {
-    match action {
-        Some(Action::Route(pb)) => action::forward(pb, inherited, &at.at("route")),
-        Some(Action::NonForwardingAction(NonForwardingAction {})) => Ok(RouteAction::NonForwarding),
-        Some(Action::DirectResponse(pb)) => action::direct_response(pb, inherited, &at.at("direct_response")),
-        Some(Action::Redirect(_)) => {
+) -> Result<Action, Invalid> {
+    let action = match at.at("action").required(action)? {
+        PbAction::Route(pb) => return action::forward(pb, inherited, &at.at("route")),
+        PbAction::NonForwardingAction(NonForwardingAction {}) => RouteAction::NonForwarding,
+        PbAction::DirectResponse(pb) => {
+            action::direct_response(pb, inherited.common.max_body, &at.at("direct_response"))?
+        }
+        PbAction::Redirect(_) => {
             at.at("redirect").unapplied();
-            Ok(RouteAction::Unsupported)
+            RouteAction::Unsupported("redirect")
         }
-        Some(Action::FilterAction(_)) => {
+        PbAction::FilterAction(_) => {
             at.at("filter_action").unapplied();
-            Ok(RouteAction::Unsupported)
+            RouteAction::Unsupported("filter_action")
         }
-        None => at.at("action").fail(Reason::Missing),
-    }
+    };
+    Ok(Action { action, is_skipped_by_grpc: false })
 }
 
 #[cfg(test)]

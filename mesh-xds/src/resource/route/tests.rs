@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use mesh_core::config::filter::FilterOverride;
-use mesh_core::config::route::{ClusterSpecifier, ForwardAction, MaxStreamDuration, RouteAction, RouteMatch};
+use mesh_core::config::route::{
+    ClusterSpecifier, ForwardAction, MaxStreamDuration, RequestKinds, RouteAction, RouteMatch,
+};
 use mesh_core::config::units::PerMillion;
 use mesh_core::matcher::domain::DomainPattern;
 use mesh_core::matcher::path::PathMatcher;
@@ -120,10 +122,10 @@ fn the_rest_of_a_match_is_kept() {
         "prefix: /, grpc: {}, headers: [{name: a}], query_parameters: [{name: q}], \
          runtime_fraction: {default_value: {numerator: 3, denominator: TEN_THOUSAND}, runtime_key: k}",
     );
-    assert!(found.grpc && found.headers.len() == 1 && found.query.len() == 1);
+    assert!(found.requests == RequestKinds::Grpc && found.headers.len() == 1 && found.query.len() == 1);
     assert_eq!(found.fraction, Some(PerMillion::new(300).unwrap()));
     let plain = matches("prefix: /");
-    assert_eq!((plain.grpc, plain.fraction), (false, None));
+    assert_eq!((plain.requests, plain.fraction), (RequestKinds::All, None));
 }
 
 #[test]
@@ -191,6 +193,25 @@ fn domains_are_checked_and_belong_to_one_host() {
             ("a.test, A.Test", "virtual_hosts[0].domains[1]: \"A.Test\" is given twice"),
         ],
     );
+    for text in ["a\\nb", "a.test\\r", "\\0", "*.a\\tb"] {
+        let yaml = domains(&format!("b, \"{text}\""));
+        let why = crate::resource::tests::refusal(Kind::Route, &yaml);
+        assert!(why.starts_with("virtual_hosts[0].domains[1]: domain "), "{why}");
+        assert!(why.ends_with(": holds a control character"), "{why}");
+    }
+    refusals(
+        Kind::Route,
+        config,
+        &[("virtual_hosts: [{name: '', domains: [a]}]", "virtual_hosts[0].name: must not be empty")],
+    );
+    // No authority is like that; Envoy and gRPC take it, and so the other domains count.
+    for text in ["a b", "http://a.test", "a?b", "ä.test", "*.a/b"] {
+        let yaml = domains(&format!("c, '{text}'"));
+        assert_eq!(unapplied(Kind::Route, &yaml), ["virtual_hosts[0].domains[1]"], "{text}");
+    }
+    for text in ["[::1]:80", "a_b.test:8080", "outbound_.80_._.a.svc", "a.test.", "*-x.test"] {
+        assert!(unapplied(Kind::Route, &domains(&format!("'{text}'"))).is_empty(), "{text}");
+    }
     refusals(
         Kind::Route,
         config,
@@ -258,7 +279,6 @@ fn weights_of_zero_are_left_out() {
 fn an_action_that_is_not_served_keeps_its_place_and_fails() {
     for (fields, field) in [
         ("cluster_header: x", "route.cluster_header"),
-        ("cluster_specifier_plugin: p", "route.cluster_specifier_plugin"),
         ("inline_cluster_specifier_plugin: {}", "route.inline_cluster_specifier_plugin"),
         (
             "weighted_clusters: {clusters: [{cluster_header: x, weight: 1}, {name: a, weight: 1}]}",
@@ -266,14 +286,81 @@ fn an_action_that_is_not_served_keeps_its_place_and_fails() {
         ),
     ] {
         let yaml = forwarding(fields);
-        assert_eq!(action(&yaml), RouteAction::Unsupported, "{fields}");
+        let RouteAction::Unsupported(what) = action(&yaml) else { panic!("{fields}") };
+        assert_eq!(Some(what), field.rsplit('.').next());
         assert_eq!(unapplied(Kind::Route, &yaml), [format!("{ROUTE}.{field}")]);
     }
     for kind in ["redirect", "filter_action"] {
         let yaml = route(&format!("match: {{prefix: /}}, {kind}: {{}}"));
-        assert_eq!(action(&yaml), RouteAction::Unsupported);
+        assert_eq!(action(&yaml), RouteAction::Unsupported(kind));
         assert_eq!(unapplied(Kind::Route, &yaml), [format!("{ROUTE}.{kind}")]);
     }
+}
+
+const PLUGIN: &str = "cluster_specifier_plugins: [{extension: {name: p, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}, is_optional: OPTIONAL}]";
+
+/// A route to a plugin that is declared, and then one to a cluster.
+fn to_plugin(optional: bool, more: &str) -> String {
+    let declared = PLUGIN.replace("OPTIONAL", &optional.to_string());
+    let routes = "{match: {prefix: /a}, route: {cluster_specifier_plugin: p}}, {match: {prefix: /}, route: {cluster: c}}";
+    config(&format!("{declared}\nvirtual_hosts: [{{name: v, domains: [a], routes: [{routes}]{more}}}]"))
+}
+
+#[test]
+fn grpc_requests_skip_a_route_whose_cluster_is_not_told_in_a_known_way() {
+    let kinds = |yaml: &str| {
+        let found = routes(yaml);
+        found.virtual_hosts[0]
+            .routes
+            .iter()
+            .map(|r| (r.matches.requests, matches!(r.action, RouteAction::Unsupported(_))))
+            .collect::<Vec<_>>()
+    };
+    let after = |first: &str, second: &str, on_host: &str| {
+        host(&format!(
+            "{on_host}routes: [{{match: {{prefix: /a{first}}}, route: {{cluster_header: x}}}}, {{match: {{prefix: /}}, route: {{cluster: c}}{second}}}]"
+        ))
+    };
+    let to_c = (RequestKinds::All, false);
+    assert_eq!(kinds(&after("", "", "")), [(RequestKinds::NotGrpc, true), to_c]);
+    // No request is left that it would take.
+    assert_eq!(kinds(&after(", grpc: {}", "", "")), [to_c]);
+    assert_eq!(kinds(&to_plugin(true, "")), [(RequestKinds::NotGrpc, true), to_c]);
+    assert_eq!(kinds(&to_plugin(false, "")), [(RequestKinds::All, true), to_c]);
+    // The next route may let in whom this one keeps out: then its requests fail.
+    let policy = format!("typed_per_filter_config: {{rbac: {{{FILTER}, disabled: true}}}}");
+    assert_eq!(kinds(&after("", &format!(", {policy}"), "")), [(RequestKinds::All, true), to_c]);
+    assert_eq!(kinds(&after("", "", &format!("{policy}, "))), [(RequestKinds::All, true), to_c]);
+    let grpc_only = after(", grpc: {}", &format!(", {policy}"), "");
+    assert_eq!(kinds(&grpc_only), [(RequestKinds::Grpc, true), to_c]);
+    assert_eq!(unapplied(Kind::Route, &after("", "", "")), [format!("{ROUTE}.route.cluster_header")]);
+    let listed = ["cluster_specifier_plugins".to_owned(), format!("{ROUTE}.route.cluster_specifier_plugin")];
+    assert_eq!(unapplied(Kind::Route, &to_plugin(true, "")), listed);
+}
+
+#[test]
+fn a_plugin_is_declared_before_it_is_named() {
+    refused_at(
+        &format!("{ROUTE}.route.cluster_specifier_plugin"),
+        forwarding,
+        &[
+            ("cluster_specifier_plugin: p", ": \"p\" is not in cluster_specifier_plugins"),
+            ("cluster_specifier_plugin: ''", ": must not be empty"),
+        ],
+    );
+    let other = to_plugin(true, "").replace("cluster_specifier_plugin: p", "cluster_specifier_plugin: q");
+    let why = format!("{ROUTE}.route.cluster_specifier_plugin: \"q\" is not in cluster_specifier_plugins");
+    refusals(Kind::Route, str::to_owned, &[(&other, &why)]);
+    let one = "{extension: {name: p}}";
+    refusals(
+        Kind::Route,
+        |list| config(&format!("cluster_specifier_plugins: [{list}]")),
+        &[
+            ("{}", "cluster_specifier_plugins[0].extension: is required"),
+            ("{extension: {}}", "cluster_specifier_plugins[0].extension.name: must not be empty"),
+            (&format!("{one}, {one}"), "cluster_specifier_plugins[1].extension.name: \"p\" is given twice"),
+        ],
+    );
 }
 
 #[test]
@@ -288,7 +375,30 @@ fn a_broken_action_is_refused_at_its_field() {
         ],
     );
     let at = format!("{ROUTE}.route");
-    refused_at(&at, forwarding, &[("cluster: ''", ".cluster: must not be empty")]);
+    let header = "is not a header name that can be matched";
+    refused_at(
+        &at,
+        forwarding,
+        &[
+            ("cluster: ''", ".cluster: must not be empty"),
+            ("cluster_header: ''", &format!(".cluster_header: \"\" {header}")),
+            ("cluster_header: \"a\\nb\"", &format!(".cluster_header: \"a\\nb\" {header}")),
+        ],
+    );
+    refused_at(
+        &at,
+        weighted,
+        &[
+            (
+                "{cluster_header: 'a b', weight: 1}",
+                &format!(".weighted_clusters.clusters[0].cluster_header: \"a b\" {header}"),
+            ),
+            (
+                "{name: c, weight: 1, host_rewrite_literal: \"a\\rb\"}",
+                ".weighted_clusters.clusters[0].host_rewrite_literal: \"a\\rb\" must not hold a line break or a NUL",
+            ),
+        ],
+    );
     refused_at(
         &at,
         to_c,
@@ -303,6 +413,15 @@ fn a_broken_action_is_refused_at_its_field() {
                 ".max_stream_duration.grpc_timeout_header_max: duration of -1 s and 0 ns is negative or out of range",
             ),
             ("host_rewrite_literal: 'a b'", ".host_rewrite_literal: \"a b\" is not an authority"),
+            (
+                "host_rewrite_header: ''",
+                ".host_rewrite_header: \"\" is not a header name that can be matched",
+            ),
+            ("prefix_rewrite: \"/a\\nb\"", ".prefix_rewrite: \"/a\\nb\" is not a path"),
+            ("prefix_rewrite: \"/a\\0\"", ".prefix_rewrite: \"/a\\0\" is not a path"),
+            ("prefix_rewrite: '/a b'", ".prefix_rewrite: \"/a b\" is not a path"),
+            ("prefix_rewrite: a/b", ".prefix_rewrite: \"a/b\" must begin with `/`"),
+            ("prefix_rewrite: '/a#b'", ".prefix_rewrite: \"/a#b\" must not hold a fragment"),
         ],
     );
 }

@@ -1,9 +1,12 @@
 //! The entry of the border, and what the tests of the resources share: resources written as YAML, verdicts as text.
 
+mod applied;
 mod fields;
 mod fuzz;
 mod istio;
+mod samples;
 mod seeds;
+mod walk;
 mod wire;
 
 use std::collections::BTreeSet;

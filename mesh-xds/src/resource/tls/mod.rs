@@ -25,13 +25,19 @@ use envoy_types::pb::google::protobuf::Any;
 use mesh_core::config::security::{DownstreamTls, ProviderInstance, TrustAnchors, UpstreamTls};
 use mesh_core::matcher::san::{SanKind, SanMatcher};
 use mesh_core::matcher::string::StringMatcher;
+use rustls::pki_types::ServerName;
 
 use super::common::{is_type, unpack};
+use super::range::{self, ranged};
 use super::{Rules, matcher};
 use crate::invalid::{Invalid, Place, Reason, fields};
 
 /// Longest server name (RFC 1035).
 const MAX_SNI_BYTES: usize = 255;
+
+/// Longest protocol name, and longest list of them with their lengths (RFC 7301 §3.1).
+const MAX_ALPN_BYTES: usize = 255;
+const MAX_ALPN_LIST_BYTES: usize = 65_535;
 
 /// What both sides' contexts have in common.
 struct Common {
@@ -62,6 +68,9 @@ pub(super) fn upstream(
         let limit = MAX_SNI_BYTES;
         return at.at("sni").fail(Reason::TooLarge { size: sni.len(), limit });
     }
+    if !sni.is_empty() && ServerName::try_from(sni.as_str()).is_err() {
+        return at.at("sni").fail(Reason::Text { value: sni, rule: "is not a server name" });
+    }
     let at = at.at("common_tls_context");
     let Common { identity, roots, sans } = common(at.required(common_tls_context)?, rules, &at)?;
     // Without roots the server could be anybody.
@@ -83,12 +92,13 @@ pub(super) fn downstream(
         require_client_certificate,
         require_sni,
         disable_stateful_session_resumption: _, // names are matched on resumed sessions too
-        session_timeout: _,                     // likewise
+        session_timeout,                        // likewise
         ocsp_staple_policy,
         full_scan_certs_on_sni_mismatch: _, // there is one certificate
         prefer_client_ciphers: _,           // every suite of the library is a good one
         session_ticket_keys_type,
     } = unpack(&any, &at)?;
+    range::check(ranged![session_timeout], &at)?;
     if require_sni.is_some_and(|b| b.value) {
         return at.at("require_sni").fail(Reason::Unsupported);
     }
@@ -155,7 +165,7 @@ fn common(pb: CommonTlsContext, rules: &Rules, at: &Place<'_>) -> Result<Common,
         custom_tls_certificate_selector,
         tls_certificate_certificate_provider,
         tls_certificate_certificate_provider_instance,
-        alpn_protocols: _, // decided by the HTTP versions that are served or spoken
+        alpn_protocols, // decided by the HTTP versions that are served or spoken
         custom_handshaker,
         key_log,
         validation_context_type,
@@ -169,6 +179,7 @@ fn common(pb: CommonTlsContext, rules: &Rules, at: &Place<'_>) -> Result<Common,
         custom_handshaker,
         key_log,
     ])?;
+    alpn(&alpn_protocols, &at.at("alpn_protocols"))?;
     let newer =
         provider(tls_certificate_provider_instance, rules, &at.at("tls_certificate_provider_instance"))?;
     let at_older = at.at("tls_certificate_certificate_provider_instance");
@@ -194,6 +205,25 @@ fn common(pb: CommonTlsContext, rules: &Rules, at: &Place<'_>) -> Result<Common,
         }
     };
     Ok(Common { identity, roots, sans })
+}
+
+/// Names that fit into the extension (RFC 7301 §3.1); Envoy splits each entry at its commas.
+fn alpn(list: &[String], at: &Place<'_>) -> Result<(), Invalid> {
+    for (i, entry) in list.iter().enumerate() {
+        let at = at.index(i);
+        for name in entry.split(',') {
+            match name.len() {
+                0 => return at.fail(Reason::Empty),
+                1..=MAX_ALPN_BYTES => {}
+                size => return at.fail(Reason::TooLarge { size, limit: MAX_ALPN_BYTES }),
+            }
+        }
+    }
+    let size: usize = list.iter().map(|entry| entry.len() + 1).sum();
+    if size > MAX_ALPN_LIST_BYTES {
+        return at.fail(Reason::TooLarge { size, limit: MAX_ALPN_LIST_BYTES });
+    }
+    Ok(())
 }
 
 fn combined(

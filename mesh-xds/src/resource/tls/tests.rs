@@ -79,6 +79,43 @@ fn no_transport_socket_or_a_raw_buffer_is_plaintext() {
 }
 
 #[test]
+fn protocol_names_that_no_handshake_can_carry_are_refused_on_both_sides() {
+    let long = "a".repeat(256);
+    let many = vec!["a".repeat(255); 256].join("\", \"");
+    let table = [
+        (format!("\"{long}\""), "[0]: 256 bytes are more than the limit of 255"),
+        (format!("h2, \"{long}\""), "[1]: 256 bytes are more than the limit of 255"),
+        (format!("\"h2,{long}\""), "[0]: 256 bytes are more than the limit of 255"),
+        ("''".to_owned(), "[0]: must not be empty"),
+        ("'h2,'".to_owned(), "[0]: must not be empty"),
+        (format!("\"{many}\""), ": 65536 bytes are more than the limit of 65535"),
+    ];
+    for (list, rest) in &table {
+        let fields = format!("alpn_protocols: [{list}]");
+        let up = |fields: &str| up_common(&format!("{ROOTS}, {fields}"));
+        let at = "transport_socket.typed_config.common_tls_context.alpn_protocols";
+        refusals(Kind::Cluster, up, &[(&fields, &format!("{at}{rest}"))]);
+        refusals(Kind::Listener, down_common, &[(&fields, &format!("filter_chains[0].{at}{rest}"))]);
+    }
+    let longest = format!("alpn_protocols: [h2, 'http/1.1,{}']", "a".repeat(255));
+    assert!(unapplied(Kind::Cluster, &up_common(&format!("{ROOTS}, {longest}"))).is_empty());
+}
+
+#[test]
+fn a_session_that_ends_before_it_begins_is_refused() {
+    let with = |value: &str| {
+        down_common("")
+            .replace("common_tls_context", &format!("session_timeout: {value}, common_tls_context"))
+    };
+    let at = "filter_chains[0].transport_socket.typed_config.session_timeout";
+    refusals(
+        Kind::Listener,
+        with,
+        &[("-1s", &format!("{at}: duration of -1 s and 0 ns is negative or out of range"))],
+    );
+}
+
+#[test]
 fn a_client_context_names_roots_identity_names_and_server_name() {
     let plain = up(&up_common(ROOTS));
     let wanted = UpstreamTls {
@@ -168,6 +205,14 @@ fn a_client_context_that_cannot_be_honoured_is_refused() {
             ("auto_host_sni: true", ".auto_host_sni: is not supported"),
             ("auto_sni_san_validation: true", ".auto_sni_san_validation: is not supported"),
             (&long, ".sni: 256 bytes are more than the limit of 255"),
+            (
+                &format!("sni: \"a\\nb\", common_tls_context: {{{ROOTS}}}"),
+                ".sni: \"a\\nb\" is not a server name",
+            ),
+            (
+                &format!("sni: '*.a.test', common_tls_context: {{{ROOTS}}}"),
+                ".sni: \"*.a.test\" is not a server name",
+            ),
         ],
     );
     refused_at(

@@ -19,6 +19,7 @@ use crate::server::resource::{Resource, Resources};
 pub struct Cluster {
     pb: pb::Cluster,
     limits: pb::circuit_breakers::Thresholds,
+    per_endpoint: pb::circuit_breakers::Thresholds,
     endpoints: Option<Endpoints>,
 }
 
@@ -171,6 +172,13 @@ impl Cluster {
         self
     }
 
+    /// At most so many connections to each endpoint.
+    #[must_use]
+    pub fn max_connections_per_endpoint(mut self, limit: u32) -> Self {
+        self.per_endpoint.max_connections = Some(uint32(limit));
+        self
+    }
+
     /// At most so many retries in flight.
     #[must_use]
     pub fn max_retries(mut self, limit: u32) -> Self {
@@ -184,7 +192,8 @@ impl Cluster {
             cluster_discovery_type: Some(pb::cluster::ClusterDiscoveryType::Type(discovery.into())),
             ..Default::default()
         };
-        Self { pb, limits: pb::circuit_breakers::Thresholds::default(), endpoints: None }
+        let none = pb::circuit_breakers::Thresholds::default;
+        Self { pb, limits: none(), per_endpoint: none(), endpoints: None }
     }
 
     fn common_lb(&mut self) -> &mut pb::cluster::CommonLbConfig {
@@ -209,10 +218,14 @@ impl Cluster {
 
 impl Resources for Cluster {
     fn into_resources(self) -> Vec<Resource> {
-        let Self { mut pb, limits, endpoints } = self;
-        if limits != pb::circuit_breakers::Thresholds::default() {
-            pb.circuit_breakers =
-                Some(pb::CircuitBreakers { thresholds: vec![limits], per_host_thresholds: Vec::new() });
+        let Self { mut pb, limits, per_endpoint, endpoints } = self;
+        let given = |limits| {
+            let is_given = limits != pb::circuit_breakers::Thresholds::default();
+            is_given.then_some(limits).into_iter().collect::<Vec<_>>()
+        };
+        let (thresholds, per_host_thresholds) = (given(limits), given(per_endpoint));
+        if !thresholds.is_empty() || !per_host_thresholds.is_empty() {
+            pb.circuit_breakers = Some(pb::CircuitBreakers { thresholds, per_host_thresholds });
         }
         let service = match &pb.eds_cluster_config {
             Some(eds) if !eds.service_name.is_empty() => eds.service_name.clone(),

@@ -127,6 +127,36 @@ impl Listener {
         self
     }
 
+    /// A server ends a request when neither it nor its response has gone on for this long.
+    #[must_use]
+    pub fn stream_idle_timeout(mut self, limit: Duration) -> Self {
+        self.manager.stream_idle_timeout = Some(duration(limit));
+        self
+    }
+
+    /// A server gives a client this long to send all of its request.
+    #[must_use]
+    pub fn request_timeout(mut self, limit: Duration) -> Self {
+        self.manager.request_timeout = Some(duration(limit));
+        self
+    }
+
+    /// A server sends a connection away after this long.
+    #[must_use]
+    pub fn max_connection_duration(mut self, limit: Duration) -> Self {
+        self.manager.common_http_protocol_options.get_or_insert_default().max_connection_duration =
+            Some(duration(limit));
+        self
+    }
+
+    /// A server refuses requests of more headers than this.
+    #[must_use]
+    pub fn max_headers_count(mut self, limit: u32) -> Self {
+        self.manager.common_http_protocol_options.get_or_insert_default().max_headers_count =
+            Some(super::uint32(limit));
+        self
+    }
+
     /// At most so many streams on one connection.
     #[must_use]
     pub fn max_concurrent_streams(mut self, limit: u32) -> Self {

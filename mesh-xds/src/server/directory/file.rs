@@ -10,10 +10,11 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use prost::Name as _;
 
-use super::Checks;
+use super::claims::Claimant;
+use super::{Checks, Place};
 use crate::ads::Kind;
 use crate::invalid::{Invalid, Reason};
-use crate::resource::{Rules, decode};
+use crate::resource::{Accepted, Decoded, Rules, decode};
 use crate::resource_json::{self, EncodedResource, Format, InvalidText, Position, locate};
 use crate::server::resource::{InvalidResource, Resource};
 
@@ -71,7 +72,7 @@ pub enum FileProblem {
         place: String,
     },
     /// Another file, or an earlier place of this one, has the same resource.
-    #[error("{kind} {name:?} is in {} already", other.display())]
+    #[error("{kind} {name:?} is in {} already{}", other.display(), of_restart(*after_restart))]
     Duplicate {
         /// Kind of the resource.
         kind: Kind,
@@ -79,6 +80,8 @@ pub enum FileProblem {
         name: Arc<str>,
         /// The file that has it.
         other: PathBuf,
+        /// Whether this file would be in force if the control plane started anew, when names alone decide.
+        after_restart: bool,
     },
 }
 
@@ -87,7 +90,11 @@ pub enum FileProblem {
 pub(super) struct File {
     /// The content last looked at, to tell whether it changed.
     seen: Option<Vec<u8>>,
-    pub(super) good: Vec<Resource>,
+    /// What it has in the control plane.
+    pub(super) in_force: Vec<Resource>,
+    /// What it says now, where that is valid and not in force.
+    pub(super) wanted: Option<Vec<Resource>>,
+    /// Why what it says now is not in force.
     pub(super) error: Option<Arc<FileError>>,
 }
 
@@ -100,27 +107,61 @@ struct Source<'a> {
 // === impl File ===
 
 impl File {
-    pub(super) fn read(&mut self, path: &Path, checks: Checks) {
+    /// Reads it again. True where it says something else than before.
+    pub(super) fn read(&mut self, path: &Path, checks: Checks) -> bool {
         let content = match content(path) {
             Ok(content) => content,
             Err(problem) => {
                 self.seen = None;
                 self.error = Some(Arc::new(FileError { path: path.into(), position: None, problem }));
-                return;
+                return self.wanted.take().is_some();
             }
         };
         if self.seen.as_ref() == Some(&content) {
-            return;
+            return false;
         }
         match resources(path, &content, checks) {
             Ok(resources) => {
-                self.good = resources;
+                self.wanted = Some(resources);
                 self.error = None;
             }
-            Err(error) => self.error = Some(Arc::new(error)),
+            Err(error) => {
+                self.wanted = None;
+                self.error = Some(Arc::new(error));
+            }
         }
         self.seen = Some(content);
+        true
     }
+
+    pub(super) fn claimant<'a>(&'a self, place: &'a Place) -> Claimant<'a> {
+        Claimant { place, in_force: &self.in_force, wanted: self.wanted.as_deref() }
+    }
+
+    /// The same, if the control plane had just started: what a file says that is refused for itself, nobody knows then.
+    pub(super) fn claimant_after_start<'a>(&'a self, place: &'a Place) -> Claimant<'a> {
+        let is_good = self.wanted.is_none() && self.error.is_none();
+        let wanted = if is_good { Some(&self.in_force[..]) } else { self.wanted.as_deref() };
+        Claimant { place, in_force: &[], wanted }
+    }
+
+    /// What it says now is in force.
+    pub(super) fn enforce(&mut self) {
+        if let Some(wanted) = self.wanted.take() {
+            self.in_force = wanted;
+            self.error = None;
+        }
+    }
+
+    /// What it says now is not in force; it goes on saying it.
+    pub(super) fn refuse(&mut self, error: FileError) {
+        self.error = Some(Arc::new(error));
+    }
+}
+
+/// Where names alone would decide otherwise than what is in force does, that has to be said before it happens.
+fn of_restart(after_restart: bool) -> &'static str {
+    if after_restart { ", and in force; after a restart this file would be, by its name" } else { "" }
 }
 
 fn content(path: &Path) -> Result<Vec<u8>, FileProblem> {
@@ -153,29 +194,28 @@ fn resources(path: &Path, content: &[u8], checks: Checks) -> Result<Vec<Resource
         }
         let (kind, name) = (resource.kind(), Arc::clone(resource.name()));
         if !seen.insert((kind, Arc::clone(&name))) {
-            let problem = FileProblem::Duplicate { kind, name, other: path.into() };
+            let problem = FileProblem::Duplicate { kind, name, other: path.into(), after_restart: false };
             return Err(source.error(&one.place, problem));
         }
         if checks == Checks::AsClient {
-            verdict(&resource, &mut rules).map_err(|invalid| source.refused(&one, &resource, &invalid))?;
+            verdict(&resource, &mut rules).1.map_err(|invalid| source.refused(&one, &resource, &invalid))?;
         }
         resources.push(resource);
     }
     Ok(resources)
 }
 
-/// What a client would say. Which certificate providers there are is told by its bootstrap, which is not known here: any
-/// that is named counts as one.
-fn verdict(resource: &Resource, rules: &mut Rules) -> Result<(), Invalid> {
+/// What a client would say, and by which name it knows the resource. Which certificate providers there are is told by
+/// its bootstrap, which is not known here: any that is named counts as one.
+pub(super) fn verdict(resource: &Resource, rules: &mut Rules) -> (Arc<str>, Result<Accepted, Invalid>) {
     let kind = resource.kind();
     loop {
-        let Err(invalid) = decode(kind, kind.type_url(), resource.bytes(), rules).verdict else {
-            return Ok(());
-        };
-        match invalid.reason() {
-            Reason::UnknownProvider(name)
-                if !name.is_empty() && rules.certificate_providers.insert(name.as_str().into()) => {}
-            _ => return Err(invalid),
+        let Decoded { name, verdict } = decode(kind, kind.type_url(), resource.bytes(), rules);
+        let name = name.unwrap_or_else(|| Arc::clone(resource.name()));
+        match verdict.as_ref().map_err(Invalid::reason) {
+            Err(Reason::UnknownProvider(provider))
+                if !provider.is_empty() && rules.certificate_providers.insert(provider.as_str().into()) => {}
+            _ => return (name, verdict),
         }
     }
 }

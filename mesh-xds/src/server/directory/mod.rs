@@ -2,8 +2,12 @@
 //!
 //! Each file is taken or refused as a whole: parsed, and judged by the rules by which this mesh's clients judge what they
 //! receive, so that what they would refuse is refused here, with the line and the field. A refused file leaves what it
-//! last said in force, and concerns no other file; a file that is gone takes its resources with it. Where two files name
-//! the same resource, the one whose name sorts first has it, and the other is refused.
+//! last said in force, and concerns no other file; a file that is gone takes its resources with it, or, where it was only
+//! renamed, leaves them to the file that came with them.
+//!
+//! Where two files name the same resource, what is in force stays in force and the newcomer is refused, whatever its name:
+//! see `claims`. Nothing is in force at a start; then the file whose name sorts first has the resource. A refusal
+//! says where the two would not come to the same. [`Directory::findings`] says what else is odd with what is in force.
 //!
 //! A file in the directory itself is for every client. A file in a sub-directory is for one view (see
 //! [`Edit::view`](super::Edit::view)), named like the sub-directory: without other rules, for the clients whose
@@ -18,7 +22,9 @@
 //! atomically swapped symlinks included. Names that begin with a dot are skipped, as is every extension but `yaml`, `yml`
 //! and `json`, and what lies deeper than one sub-directory.
 
+mod claims;
 mod file;
+mod findings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -32,8 +38,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use self::claims::{Claimant, Lost, settle};
 use self::file::File;
 pub use self::file::{FileError, FileProblem};
+pub use self::findings::{Finding, Oddity};
 use super::control::ControlPlane;
 use super::resource::Resource;
 use crate::ads::Kind;
@@ -125,21 +133,19 @@ impl Directory {
         let mut errors = Vec::new();
         match list(&self.path) {
             Ok(places) => {
-                self.files.retain(|place, _| places.contains(place));
-                for place in places {
-                    let file = self.files.entry(place.clone()).or_default();
-                    file.read(&place.1, self.checks);
-                    errors.extend(file.error.clone());
+                if self.read(&places) {
+                    self.settle();
                 }
             }
             // Without a list nothing is known to be gone: everything stays.
             Err(error) => errors.push(self.listing_failed(error)),
         }
-        let changes = self.publish(&mut errors);
+        errors.extend(self.files.values().filter_map(|file| file.error.clone()));
+        let changes = self.publish();
         self.errors.send_if_modified(|before| {
             let same = before.len() == errors.len() && before.iter().zip(&errors).all(|(a, b)| is_same(a, b));
             for error in errors.iter().filter(|error| !before.iter().any(|old| is_same(old, error))) {
-                tracing::warn!(%error, "resource file refused; its last good content stays");
+                tracing::warn!(%error, "resource file refused; what is in force stays");
             }
             *before = errors;
             !same
@@ -156,12 +162,15 @@ impl Directory {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            let span = tracing::info_span!("resource_directory", path = %self.path.display());
             let scanned = tokio::task::spawn_blocking(move || {
-                self.scan();
+                span.in_scope(|| self.scan());
                 self
             });
             match scanned.await {
                 Ok(directory) => self = directory,
+                // The runtime ends.
+                Err(error) if error.is_cancelled() => return,
                 Err(error) => {
                     tracing::error!(%error, "the resource directory is no longer watched");
                     return;
@@ -174,21 +183,55 @@ impl Directory {
         Arc::new(FileError { path: self.path.clone(), position: None, problem: FileProblem::Io(error) })
     }
 
-    fn publish(&mut self, errors: &mut Vec<Arc<FileError>>) -> Vec<Change> {
-        let mut owners: BTreeMap<Key, &Path> = BTreeMap::new();
-        let mut accepted: BTreeMap<Key, Resource> = BTreeMap::new();
-        for ((view, path), file) in &self.files {
-            let key = |resource: &Resource| (view.clone(), resource.kind(), Arc::clone(resource.name()));
-            let taken = file.good.iter().find_map(|resource| Some((resource, *owners.get(&key(resource))?)));
-            if let Some((resource, other)) = taken {
-                let (kind, name) = (resource.kind(), Arc::clone(resource.name()));
-                let problem = FileProblem::Duplicate { kind, name, other: other.into() };
-                errors.push(Arc::new(FileError { path: path.clone(), position: None, problem }));
-                continue;
-            }
-            owners.extend(file.good.iter().map(|resource| (key(resource), path.as_path())));
-            accepted.extend(file.good.iter().map(|resource| (key(resource), resource.clone())));
+    /// Reads every file. True where anything is different from before.
+    fn read(&mut self, places: &BTreeSet<Place>) -> bool {
+        let known: BTreeSet<Place> = self.files.keys().cloned().collect();
+        let mut is_different = known != *places;
+        for place in places {
+            is_different |= self.files.entry(place.clone()).or_default().read(&place.1, self.checks);
         }
+        for gone in known.difference(places) {
+            let Some(gone_file) = self.files.remove(gone) else { continue };
+            let newcomers = places.difference(&known).filter(|place| place.0 == gone.0);
+            if let Some(heir) = heir(&self.files, newcomers, &gone_file.in_force) {
+                self.files.entry(heir).or_default().in_force.extend(gone_file.in_force);
+            }
+        }
+        is_different
+    }
+
+    /// Puts in force what files say, as far as no two have the same resource.
+    fn settle(&mut self) {
+        let claimants: Vec<Claimant<'_>> =
+            self.files.iter().map(|(place, file)| file.claimant(place)).collect();
+        let after_start: Vec<Claimant<'_>> =
+            self.files.iter().map(|(place, file)| file.claimant_after_start(place)).collect();
+        let lost = settle(&claimants);
+        let lost_after_start = if lost.is_empty() { BTreeMap::new() } else { settle(&after_start) };
+        let refused = lost.into_iter().filter_map(|(index, Lost { kind, name, to })| {
+            let place = claimants.get(index)?.place.clone();
+            let after_restart = !lost_after_start.contains_key(&index);
+            let problem = FileProblem::Duplicate { kind, name, other: to.1.clone(), after_restart };
+            Some((place.clone(), FileError { path: place.1, position: None, problem }))
+        });
+        let mut refused: BTreeMap<Place, FileError> = refused.collect();
+        for (place, file) in &mut self.files {
+            match refused.remove(place) {
+                Some(error) => file.refuse(error),
+                None => file.enforce(),
+            }
+        }
+    }
+
+    fn publish(&mut self) -> Vec<Change> {
+        let accepted: BTreeMap<Key, Resource> = self
+            .files
+            .iter()
+            .flat_map(|((view, _), file)| {
+                let key = |resource: &Resource| (view.clone(), resource.kind(), Arc::clone(resource.name()));
+                file.in_force.iter().map(move |resource| (key(resource), resource.clone()))
+            })
+            .collect();
         let changes = changes(&self.published, &accepted);
         self.control.edit(|edit| {
             for ((view, kind, name), _) in
@@ -239,6 +282,23 @@ fn changes(before: &BTreeMap<Key, Resource>, now: &BTreeMap<Key, Resource>) -> V
         Some(_) => None,
     });
     set.chain(gone).collect()
+}
+
+/// The file that a gone one became: of those that came with this scan, the one that says most of what it said.
+fn heir<'a>(
+    files: &BTreeMap<Place, File>,
+    newcomers: impl Iterator<Item = &'a Place>,
+    in_force: &[Resource],
+) -> Option<Place> {
+    let names: BTreeSet<_> = in_force.iter().map(|resource| (resource.kind(), resource.name())).collect();
+    let shared = |place: &Place| {
+        let wanted = files.get(place)?.wanted.as_ref()?;
+        let shared = wanted.iter().filter(|resource| names.contains(&(resource.kind(), resource.name())));
+        let same = wanted.iter().filter(|resource| in_force.contains(resource));
+        Some((same.count(), shared.count())).filter(|(_, shared)| *shared > 0)
+    };
+    let rated = newcomers.filter_map(|place| Some((shared(place)?, std::cmp::Reverse(place))));
+    rated.max().map(|(_, std::cmp::Reverse(place))| place.clone())
 }
 
 /// The resource files of a directory and its sub-directories, sorted by name.

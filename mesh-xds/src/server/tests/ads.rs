@@ -371,3 +371,64 @@ async fn over_tls_only_clients_with_a_certificate_of_the_ca_are_served() {
         assert_eq!(matches!(read, Ok(1)), served, "{read:?}");
     }
 }
+
+/// What was logged, as text.
+#[derive(Debug, Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_is_logged_for_a_client_says_in_which_task() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let log = Log::default();
+    let sink = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_env_filter(tracing_subscriber::EnvFilter::new("mesh_xds=trace"))
+        .with_writer(move || sink.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let running = Running::start(ControlPlane::new()).await;
+    running.control.set(RouteConfig::to("r", "c"));
+    let mut client = Client::connect(running.address).await;
+    client.ask(Kind::Route, &["r"]).await;
+    let response = client.next().await.unwrap().unwrap();
+    client.send(Kind::Route, &["r"], Some(&response), Some("bad route")).await;
+    soon(running.control.wait_for(|clients| clients.iter().any(|client| client.nacks().next().is_some())))
+        .await;
+
+    let directory = tempfile::tempdir().unwrap();
+    let identity = rcgen::generate_simple_self_signed(vec!["xds.test".to_owned()]).unwrap();
+    let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    std::fs::write(&certificate, identity.cert.pem()).unwrap();
+    std::fs::write(&key, identity.signing_key.serialize_pem()).unwrap();
+    let tls = Tls::from_files(&certificate, &key, None).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let control = running.control.clone();
+    let mut server = JoinSet::new();
+    server.spawn(async move { control.serve_tls(listener, tls, std::future::pending()).await });
+    let mut plain = tokio::net::TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let peer = plain.local_addr().unwrap();
+    // The end of the connection comes after the line.
+    drop(soon(plain.read_to_end(&mut Vec::new())).await);
+
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let line = |what: &str| {
+        text.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}: {text}"))
+    };
+    assert!(line("client refused resources").contains("ads_reader{stream="), "{text}");
+    assert!(line("TLS handshake failed").contains(&format!("xds_client{{peer={peer}}}")), "{text}");
+}

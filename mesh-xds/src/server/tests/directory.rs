@@ -15,29 +15,29 @@ resources:
 const CLUSTER_B: &str = r#"{"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "b", "type": "EDS",
     "edsClusterConfig": {"edsConfig": {"ads": {}}}}"#;
 
-struct Fixture {
-    root: tempfile::TempDir,
-    control: ControlPlane,
-    directory: Directory,
+pub(super) struct Fixture {
+    pub(super) root: tempfile::TempDir,
+    pub(super) control: ControlPlane,
+    pub(super) directory: Directory,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let control = ControlPlane::new();
         let directory = Directory::new(root.path(), control.clone());
         Self { root, control, directory }
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         fs::write(self.root.path().join(name), text).unwrap();
     }
 
-    fn clusters(&self) -> Vec<String> {
+    pub(super) fn clusters(&self) -> Vec<String> {
         self.control.resources(Kind::Cluster).iter().map(|resource| resource.name().to_string()).collect()
     }
 
-    fn errors(&self) -> Vec<String> {
+    pub(super) fn errors(&self) -> Vec<String> {
         self.directory.errors().borrow().iter().map(ToString::to_string).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! The control plane as a client sees it: raw ADS clients on a loopback socket, and the sans-IO subscriber.
 
 mod ads;
+mod claims;
 mod delta;
 mod directory;
 mod sotw;

@@ -7,7 +7,10 @@ pub(crate) mod stack;
 pub(crate) mod unary;
 
 use std::fs;
+use std::io::{ErrorKind, Read as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -69,8 +72,28 @@ impl Context {
         let control_plane =
             ServerChild::spawn(&Wrap::Native, &["control-plane".to_owned(), echo.address.to_string()])?;
         echo.child.tell(&control_plane.address)?;
+        if kind == ServerKind::Mesh {
+            until_serving(echo.address)?;
+        }
         Ok(Site { echo, control_plane, certs })
     }
+}
+
+/// Waits until a server has its configuration: before that it closes each connection at once.
+fn until_serving(address: SocketAddr) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < end {
+        let mut probe = TcpStream::connect(address)?;
+        probe.set_read_timeout(Some(Duration::from_millis(200)))?;
+        // Nobody speaks before we do, so that a connection that stays is silent.
+        match probe.read(&mut [0; 1]) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Ok(());
+            }
+            Ok(_) | Err(_) => std::thread::yield_now(),
+        }
+    }
+    Err("the server got no configuration".into())
 }
 
 /// One server under call.
@@ -83,6 +106,11 @@ pub(crate) struct Site {
 }
 
 impl Site {
+    /// The directory with the certificates of servers and clients.
+    pub(crate) fn certs(&self) -> &str {
+        &self.certs
+    }
+
     /// The arguments of a client role that calls here.
     pub(crate) fn client(&self, kind: ClientKind) -> Vec<String> {
         vec![

@@ -57,9 +57,9 @@ async fn at_the_limit_calls_are_cut_off_and_nothing_is_left() {
 }
 
 #[tokio::test]
-async fn idle_connections_end_at_once() {
+async fn idle_http2_connections_end_at_once() {
     let (world, address, running) = open_to_all(hello()).await;
-    let (mut one, mut two) = (http1(address).await, http2(address).await);
+    let (mut one, mut two) = (http2(address).await, http2(address).await);
     assert!(one.send_request(get("/hello")).await.is_ok() && two.send_request(get("/hello")).await.is_ok());
     assert_eq!(soon("the shutdown", world.server.drain.shutdown(LONG)).await, Drained::Complete);
     running.ended().await;

@@ -1,4 +1,4 @@
-//! `envoy.filters.http.rbac` and `envoy.filters.network.rbac` (gRFC A41, A36; `envoy-semantics.md` "Authorization").
+//! `envoy.filters.http.rbac` and `envoy.filters.network.rbac` (gRFC A41, A36, Envoy).
 //!
 //! Anything unknown is refused, wherever it is nested: dropping a rule inside a `not` would widen access. Policies are
 //! kept in the order of their names, as Envoy tries them. An empty policy (Istio sends one where it failed to build
@@ -197,12 +197,11 @@ fn principal(pb: PbPrincipal, layer: Layer, at: &Place<'_>) -> Result<Principal,
             let at = at.at("principal_name");
             Principal::Authenticated(principal_name.map(|pb| matcher::string(pb, &at)).transpose()?)
         }
-        // No header is trusted for addresses, so all three are the peer's socket address (gRFC A41).
         Identifier::SourceIp(pb) => Principal::DirectRemoteIp(common::cidr_range(pb, &at.at("source_ip"))?),
         Identifier::DirectRemoteIp(pb) => {
             Principal::DirectRemoteIp(common::cidr_range(pb, &at.at("direct_remote_ip"))?)
         }
-        Identifier::RemoteIp(pb) => Principal::DirectRemoteIp(common::cidr_range(pb, &at.at("remote_ip"))?),
+        Identifier::RemoteIp(pb) => Principal::RemoteIp(common::cidr_range(pb, &at.at("remote_ip"))?),
         Identifier::Header(pb) => Principal::Header(header(pb, layer, &at.at("header"))?),
         Identifier::UrlPath(pb) => {
             let at = at.at("url_path");

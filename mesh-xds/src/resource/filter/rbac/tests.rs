@@ -129,10 +129,13 @@ fn every_principal_is_read() {
         Principal::Authenticated(Some(name))
     );
     let net: ipnet::IpNet = "10.0.0.0/0".parse::<ipnet::IpNet>().unwrap().trunc();
-    for field in ["source_ip", "direct_remote_ip", "remote_ip"] {
+    for (field, principal) in [
+        ("source_ip", Principal::DirectRemoteIp(net)),
+        ("direct_remote_ip", Principal::DirectRemoteIp(net)),
+        ("remote_ip", Principal::RemoteIp(net)),
+    ] {
         // Without a length every address of the family matches (gRFC A41).
-        let found = asking(&format!("{field}: {{address_prefix: 10.0.0.1}}"));
-        assert_eq!(found, Principal::DirectRemoteIp(net), "{field}");
+        assert_eq!(asking(&format!("{field}: {{address_prefix: 10.0.0.1}}")), principal, "{field}");
     }
     assert!(matches!(asking("header: {name: a}"), Principal::Header(_)));
     assert_eq!(asking("url_path: {path: {prefix: /a}}"), Principal::UrlPath(StringMatcher::prefix("/a")));

@@ -1,3 +1,5 @@
+mod http1;
+
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -13,7 +15,7 @@ use crate::body::Body;
 use crate::tls::provider::static_::StaticProvider;
 use crate::tls::testing::{Ca, downstream, runtime, upstream};
 use crate::transport::connect::ConnectFuture;
-use crate::transport::error::ConnectFailure;
+use crate::transport::error::{ConnectFailure, Progress};
 use crate::transport::testing::{RawServer, echo, pipe, post, serve_h2, spawn};
 
 /// Hands out memory streams, whose other ends a test serves.
@@ -38,6 +40,19 @@ impl Network {
             let mut builder = ::h2::server::Builder::new();
             builder.max_concurrent_streams(max_streams);
             spawn(serve_h2(io, builder, echo));
+        })
+    }
+
+    /// HTTP/1.1 servers that echo.
+    fn echoing_http1() -> Arc<Self> {
+        Self::new(|io| {
+            let service =
+                hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+                    Ok::<_, std::convert::Infallible>(Response::new(Body::new(request.into_body())))
+                });
+            let io = hyper_util::rt::TokioIo::new(io);
+            let http1 = hyper::server::conn::http1::Builder::new();
+            spawn(async move { http1.serve_connection(io, service).await.ok() });
         })
     }
 
@@ -208,6 +223,71 @@ async fn attempts_back_off_and_success_ends_the_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_has_nowhere_else_to_go_brings_the_next_attempt_forward() {
+    for key in [H1, H2] {
+        let network = if key.is_same(&H1) { Network::echoing_http1() } else { Network::echoing(100) };
+        let pool = network.pool();
+        assert!(!pool.may_be_back(&key), "nothing is known of it");
+        network.refuse(true);
+        assert!(pool.acquire(&key).await.is_err());
+        assert!(!pool.may_be_back(&key), "it was tried just now");
+        sleep(Duration::from_millis(200)).await;
+        assert!(pool.may_be_back(&key) && pool.may_be_back(&key));
+        assert_eq!(pool.state(), ConnectivityState::TransientFailure);
+        // Both wait for the same attempt, which fails.
+        let (first, second) = tokio::join!(pool.acquire(&key), pool.acquire(&key));
+        assert!(first.is_err() && second.is_err());
+        assert_eq!(network.attempts(), 2);
+        assert!(!pool.may_be_back(&key), "it was tried just now");
+        network.refuse(false);
+        sleep(Duration::from_millis(200)).await;
+        assert!(pool.may_be_back(&key));
+        assert_eq!(call(&pool, &key).await, "hello");
+        assert_eq!((network.attempts(), pool.state()), (3, ConnectivityState::Ready));
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!((network.attempts(), pool.connections()), (3, 1), "nobody tries on");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_are_brought_forward_become_rarer_with_the_back_off() {
+    let network = Network::echoing(100);
+    network.refuse(true);
+    let pool = network.pool();
+    assert!(pool.acquire(&H2).await.is_err());
+    let mut in_each_minute = Vec::new();
+    for _ in 0..5 {
+        let before = network.attempts();
+        for _ in 0..6_000 {
+            if pool.may_be_back(&H2) {
+                assert!(pool.acquire(&H2).await.is_err());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        in_each_minute.push(network.attempts() - before);
+    }
+    assert!(in_each_minute[0] < 80 && in_each_minute[4] <= 8, "{in_each_minute:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_more_connection_of_a_peer_that_serves_ends_the_back_off() {
+    let network = Network::echoing(1);
+    let pool = network.pool();
+    assert_eq!(call(&pool, &H2).await, "hello");
+    let mut held = vec![pool.acquire(&H2).await.unwrap()];
+    for _ in 0..3 {
+        // There is one connection less than calls, and no other one for a while.
+        network.refuse(true);
+        let waiting = spawn(acquire(pool.clone()));
+        sleep(Duration::from_millis(100)).await;
+        network.refuse(false);
+        sleep(Duration::from_millis(1_200)).await;
+        assert!(waiting.is_finished(), "1 s ± 20 % after each first failure");
+        held.push(waiting.await.unwrap().unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_black_hole_ends_after_the_connect_timeout() {
     let (held, _keep) = std::sync::mpsc::channel();
     let held = Mutex::new(held);
@@ -218,25 +298,185 @@ async fn a_black_hole_ends_after_the_connect_timeout() {
     assert_eq!((error.kind(), begin.elapsed()), (ConnectFailure::Timeout, Duration::from_secs(3)));
 }
 
+/// What a peer does that is of no use.
+#[derive(Debug, Clone, Copy)]
+enum Useless {
+    HangsUp,
+    HangsUpOnACall,
+    GoesAwayAtOnce,
+    GoesAwayLater,
+    GoesAwayOnACall,
+}
+
+impl Useless {
+    async fn serve(self, io: DuplexStream) {
+        let mut server = RawServer::accept(io).await;
+        match self {
+            Self::HangsUp => return,
+            Self::GoesAwayAtOnce => server.goaway(0).await,
+            Self::GoesAwayLater => {
+                sleep(Duration::from_millis(10)).await;
+                server.goaway(0).await;
+            }
+            Self::HangsUpOnACall => {
+                server.frame().await;
+                return;
+            }
+            Self::GoesAwayOnACall => {
+                server.frame().await;
+                server.goaway(0).await;
+            }
+        }
+        while server.frame().await.is_some() {}
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_accepts_and_hangs_up_is_not_dialled_in_a_loop() {
-    for goaway in [false, true] {
+    use Useless::{GoesAwayAtOnce, GoesAwayLater, GoesAwayOnACall, HangsUp, HangsUpOnACall};
+    for peer in [HangsUp, HangsUpOnACall, GoesAwayAtOnce, GoesAwayLater, GoesAwayOnACall] {
         let network = Network::new(move |io| {
-            spawn(async move {
-                let mut server = RawServer::accept(io).await;
-                if goaway {
-                    sleep(Duration::from_millis(10)).await;
-                    server.goaway(0).await;
-                    while server.frame().await.is_some() {}
-                }
-            });
+            spawn(peer.serve(io));
         });
         let pool = network.pool();
         pool.connect_soon(&H2);
+        let callers = spawn({
+            let pool = pool.clone();
+            async move {
+                loop {
+                    if let Ok(lease) = pool.acquire(&H2).await {
+                        let _ = lease.send(post(Body::empty())).await;
+                    }
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+        });
         sleep(Duration::from_secs(60)).await;
+        callers.abort();
         let attempts = network.attempts();
-        assert!((2..=15).contains(&attempts), "{attempts} attempts in a minute");
+        assert!((2..=15).contains(&attempts), "{peer:?}: {attempts} attempts in a minute");
+        assert_eq!(pool.state(), ConnectivityState::TransientFailure, "{peer:?}");
     }
+}
+
+/// Sends until a peer answers, as the retry layer does; a call that was processed, or for which there is no connection,
+/// is lost.
+async fn until_answered(pool: &EndpointPool) {
+    loop {
+        let lease = pool.acquire(&H2).await.expect("no failure to connect");
+        match lease.send(post(Body::empty())).await {
+            Ok(_) => return,
+            Err(error) => assert_ne!(error.progress(), Progress::Sent, "{error}"),
+        }
+    }
+}
+
+/// How a peer drains a connection that is young.
+#[derive(Debug, Clone, Copy)]
+enum Drains {
+    WithItsSettings,
+    BelowTheFirstCall,
+    BehindTheFirstAnswer,
+    InTwoSteps,
+    AndHangsUp,
+}
+
+impl Drains {
+    async fn serve(self, io: DuplexStream, fresh: bool) {
+        let mut server = RawServer::accept(io).await;
+        if matches!(self, Self::WithItsSettings) && !fresh {
+            server.goaway(0).await;
+        }
+        while let Some((kind, _, stream, _)) = server.frame().await {
+            match self {
+                _ if kind != 1 => {}
+                Self::BehindTheFirstAnswer => {
+                    server.ok(stream).await;
+                    server.goaway(stream).await;
+                }
+                _ if fresh => server.ok(stream).await,
+                Self::WithItsSettings => {}
+                Self::BelowTheFirstCall => server.goaway(0).await,
+                Self::AndHangsUp => return server.goaway(0).await,
+                Self::InTwoSteps => {
+                    server.goaway(0x7fff_ffff).await;
+                    server.write(6, 0, 0, &[0; 8]).await;
+                    while server.frame().await.is_some_and(|(kind, ..)| kind != 6) {}
+                    server.goaway(0).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_drains_gets_the_next_connection_at_once() {
+    use Drains::{AndHangsUp, BehindTheFirstAnswer, BelowTheFirstCall, InTwoSteps, WithItsSettings};
+    for drains in [WithItsSettings, BelowTheFirstCall, BehindTheFirstAnswer, InTwoSteps, AndHangsUp] {
+        let accepted = AtomicUsize::new(0);
+        let network = Network::new(move |io| {
+            let fresh = accepted.fetch_add(1, Ordering::SeqCst) % 4 == 3;
+            spawn(drains.serve(io, fresh));
+        });
+        let pool = network.pool();
+        let begin = Instant::now();
+        for _ in 0..20 {
+            until_answered(&pool).await;
+        }
+        assert_eq!(begin.elapsed(), Duration::ZERO, "{drains:?}");
+        assert!(network.attempts() >= 4, "{drains:?}");
+        assert!(pool.last_error().is_none(), "{drains:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_give_up_are_no_evidence_against_the_peer() {
+    let network = Network::new(|io| {
+        spawn(async move {
+            let mut server = RawServer::accept(io).await;
+            let (mut resets, mut last) = (0, 0);
+            while let Some((kind, _, stream, _)) = server.frame().await {
+                last = last.max(stream);
+                resets += usize::from(kind == 3);
+                if resets > 20 {
+                    return server.goaway(last).await;
+                }
+            }
+        });
+    });
+    let pool = network.pool();
+    let begin = Instant::now();
+    for _ in 0..40 {
+        let mut calls = Vec::new();
+        let before = network.attempts();
+        for _ in 0..64 {
+            let lease = pool.acquire(&H2).await.expect("no failure to connect");
+            let mut call = tokio_test::task::spawn(lease.send(post(Body::empty())));
+            assert!(!matches!(call.poll(), std::task::Poll::Ready(Ok(_))));
+            calls.push(call);
+        }
+        tokio::task::yield_now().await;
+        drop(calls);
+        while network.attempts() == before {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_a_peer_that_goes_away_several_times_in_a_row() {
+    let accepted = AtomicUsize::new(0);
+    let network = Network::new(move |io| {
+        let fresh = accepted.fetch_add(1, Ordering::SeqCst) == 6;
+        spawn(Drains::BelowTheFirstCall.serve(io, fresh));
+    });
+    let pool = network.pool();
+    let begin = Instant::now();
+    until_answered(&pool).await;
+    // Four at once, then 1 s ± 20 % and 1.6 s ± 20 %.
+    let waited = begin.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(4)).contains(&waited), "{waited:?}");
 }
 
 #[tokio::test]
@@ -323,31 +563,6 @@ async fn a_dropped_pool_lets_its_calls_finish_and_closes() {
     assert!(call.await.unwrap().is_ok());
     assert_eq!(server.frame().await.unwrap().0, 7, "GOAWAY");
     assert!(server.frame().await.is_none());
-}
-
-#[tokio::test]
-async fn http1_connections_are_shared_out_one_per_request_and_reused() {
-    let network = Network::new(|io| {
-        let service =
-            hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
-                Ok::<_, std::convert::Infallible>(Response::new(Body::new(request.into_body())))
-            });
-        let io = hyper_util::rt::TokioIo::new(io);
-        spawn(
-            async move { hyper::server::conn::http1::Builder::new().serve_connection(io, service).await.ok() },
-        );
-    });
-    let pool = network.pool();
-    let (first, second) = (pool.acquire(&H1).await.unwrap(), pool.acquire(&H1).await.unwrap());
-    assert_eq!(network.attempts(), 2);
-    for lease in [first, second] {
-        let response = lease.send(post(Body::full("hello"))).await.unwrap();
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
-    }
-    for _ in 0..5 {
-        assert_eq!(call(&pool, &H1).await, "hello");
-    }
-    assert_eq!(network.attempts(), 2);
 }
 
 /// Serves plaintext first and TLS later, on the same address.

@@ -1,7 +1,11 @@
-use std::sync::atomic::Ordering;
+mod answers;
+mod lengths;
+mod uploads;
 
+use http::header::{HOST, HeaderValue};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::sleep;
 
 use super::*;
 use crate::transport::testing::{Heard, pipe, post, spawn};
@@ -93,6 +97,14 @@ async fn a_reused_connection_that_ends_silently_is_told_apart_from_a_new_one() {
     drop(server);
     let error = call.await.unwrap().unwrap_err();
     assert_eq!(error.progress(), Progress::ReusedEnded { written: true });
+
+    let never = Http1Settings { repeat_safe_requests: false, ..Http1Settings::default() };
+    let (connection, _, mut server) = connect_with(&never).await;
+    exchange(&connection, &mut server).await;
+    let call = spawn(connection.reserve().unwrap().send(post(Body::empty())));
+    server.request().await.unwrap();
+    drop(server);
+    assert_eq!(call.await.unwrap().unwrap_err().progress(), Progress::Sent, "switched off");
 }
 
 #[tokio::test]
