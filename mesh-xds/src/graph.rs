@@ -1,7 +1,8 @@
-//! What the open targets reach: listener → routes → clusters → endpoints.
+//! What the open targets reach: listener → routes → clusters → endpoints; and what published snapshots still use.
 //!
-//! Reference: gRFC A74 (one watcher of everything that a target needs). What is no longer reached is no longer
-//! subscribed to, and forgotten. A resource that is not there reaches nothing.
+//! Reference: gRFC A74 (one watcher of everything that a target needs; the old configuration goes on until the new one is
+//! complete). What is neither reached nor used is no longer subscribed to, and forgotten. A resource that is not there
+//! reaches nothing, and what a server reaches ends at its routes: it sends nothing to their clusters.
 //!
 //! Edges are kept in the direction in which a change travels, from a resource to those that name it, so that a change
 //! finds the targets that it concerns without a walk over everything else. What a new edge reaches is known at once;
@@ -12,8 +13,20 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use crate::ads::{Kind, Name};
 use crate::store::Store;
 
-/// One resource.
-pub(crate) type Key = (Kind, Name);
+/// One resource, and as what it is reached.
+pub(crate) type Key = (Role, Name);
+
+/// As what a resource is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Role {
+    Listener,
+    /// Routes of a client.
+    Route,
+    /// Routes of a server.
+    ServerRoute,
+    Cluster,
+    Endpoints,
+}
 
 /// The resources that are subscribed to.
 #[derive(Debug, Default)]
@@ -21,6 +34,8 @@ pub(crate) struct Graph {
     live: HashMap<Key, Referrers>,
     /// Listeners that targets start from.
     roots: BTreeSet<Name>,
+    /// What is not reached, and used by a snapshot whose successor is not complete.
+    kept: HashSet<Key>,
     /// An edge or a root is gone since the last sweep.
     loosened: bool,
 }
@@ -34,23 +49,48 @@ enum Referrers {
     Many(BTreeSet<Key>),
 }
 
+// === impl Role ===
+
+impl Role {
+    /// Every role in which a resource of a kind can be reached.
+    pub(crate) fn of(kind: Kind) -> &'static [Self] {
+        match kind {
+            Kind::Listener => &[Self::Listener],
+            Kind::Route => &[Self::Route, Self::ServerRoute],
+            Kind::Cluster => &[Self::Cluster],
+            Kind::Endpoints => &[Self::Endpoints],
+        }
+    }
+
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Listener => Kind::Listener,
+            Self::Route | Self::ServerRoute => Kind::Route,
+            Self::Cluster => Kind::Cluster,
+            Self::Endpoints => Kind::Endpoints,
+        }
+    }
+}
+
 // === impl Graph ===
 
 impl Graph {
-    /// Takes the listeners that targets start from. Returns what is reached now and was not before.
-    pub(crate) fn set_roots(&mut self, roots: impl Iterator<Item = Name>) -> Vec<Key> {
+    /// Takes the listeners that targets start from. Returns what has to be subscribed to now and had not before.
+    pub(crate) fn set_roots(
+        &mut self,
+        store: &Store,
+        roots: impl Iterator<Item = Name>,
+    ) -> Vec<(Kind, Name)> {
         let roots: BTreeSet<Name> = roots.collect();
         self.loosened |= !self.roots.is_subset(&roots);
-        let added: Vec<Key> = roots
-            .difference(&self.roots)
-            .map(|name| (Kind::Listener, name.clone()))
-            .filter(|key| !self.live.contains_key(key))
-            .collect();
-        for key in &added {
-            self.live.insert(key.clone(), Referrers::None);
-        }
+        let added: Vec<Key> =
+            roots.difference(&self.roots).map(|name| (Role::Listener, name.clone())).collect();
         self.roots = roots;
-        added
+        let mut wanted = Vec::new();
+        for key in added {
+            self.reach(store, &key, None, &mut wanted);
+        }
+        wanted
     }
 
     /// The listeners that targets start from.
@@ -58,43 +98,71 @@ impl Graph {
         self.roots.iter()
     }
 
-    /// Takes what a resource names now, in the place of what it named before. Returns what is reached now and was not
-    /// before.
-    pub(crate) fn relink(&mut self, from: &Key, before: &[Key], after: &[Key]) -> Vec<Key> {
-        let mut added = Vec::new();
+    /// Takes what a resource names now, in the place of what it named before. Returns what has to be subscribed to now and
+    /// had not before.
+    pub(crate) fn relink(
+        &mut self,
+        store: &Store,
+        from: &Key,
+        before: &[Key],
+        after: &[Key],
+    ) -> Vec<(Kind, Name)> {
+        let mut wanted = Vec::new();
         if before == after || !self.live.contains_key(from) {
-            return added;
+            return wanted;
         }
         for key in after {
-            match self.live.get_mut(key) {
-                Some(referrers) => referrers.insert(from),
-                None => {
-                    self.live.insert(key.clone(), Referrers::One(from.clone()));
-                    added.push(key.clone());
-                }
-            }
+            self.reach(store, key, Some(from), &mut wanted);
         }
         let kept: BTreeSet<&Key> = after.iter().collect();
         for key in before.iter().filter(|key| !kept.contains(key)) {
             self.unlink(from, key);
         }
-        added
+        wanted
     }
 
-    /// Marks what the roots reach, and takes out the rest, which it returns. Nothing to do unless something was let go.
-    pub(crate) fn sweep(&mut self, store: &Store) -> Vec<Key> {
+    /// Follows an edge. What was reached in another role already may name more at once.
+    fn reach(&mut self, store: &Store, key: &Key, from: Option<&Key>, wanted: &mut Vec<(Kind, Name)>) {
+        if let Some(referrers) = self.live.get_mut(key) {
+            from.into_iter().for_each(|from| referrers.insert(from));
+            return;
+        }
+        if !self.is_subscribed(key) {
+            wanted.push((key.0.kind(), key.1.clone()));
+        }
+        self.live.insert(key.clone(), from.map_or(Referrers::None, |from| Referrers::One(from.clone())));
+        for named in store.references(key) {
+            self.reach(store, &named, Some(key), wanted);
+        }
+    }
+
+    /// Whether a resource is reached in any role.
+    fn is_subscribed(&self, (role, name): &Key) -> bool {
+        Role::of(role.kind()).iter().any(|role| self.live.contains_key(&(*role, name.clone())))
+    }
+
+    /// Something that snapshots used may be used no more.
+    pub(crate) fn release(&mut self) {
+        self.loosened |= !self.kept.is_empty();
+    }
+
+    /// Marks what the roots reach, and what is `used` by snapshots that have no successor yet, and takes out the rest.
+    /// Returns what need not be subscribed to any more. Nothing to do unless something was let go.
+    pub(crate) fn sweep(&mut self, store: &Store, used: impl FnOnce() -> Vec<Key>) -> Vec<(Kind, Name)> {
         if !std::mem::take(&mut self.loosened) {
             return Vec::new();
         }
+        let roots = self.roots.iter().map(|name| (Role::Listener, name.clone())).collect();
         let mut marked = HashSet::new();
-        let mut open: Vec<Key> = self.roots.iter().map(|name| (Kind::Listener, name.clone())).collect();
-        while let Some(key) = open.pop() {
-            if !marked.contains(&key) {
-                open.extend(store.references(&key));
-                marked.insert(key);
-            }
+        mark(store, &mut marked, roots);
+        self.kept.clear();
+        if marked.len() < self.live.len() {
+            let used = used().into_iter().filter(|key| self.live.contains_key(key) && !marked.contains(key));
+            mark(store, &mut self.kept, used.collect());
+            self.kept.retain(|key| !marked.contains(key));
         }
-        let removed: Vec<Key> = self.live.keys().filter(|key| !marked.contains(*key)).cloned().collect();
+        let is_unused = |key: &&Key| !marked.contains(*key) && !self.kept.contains(*key);
+        let removed: Vec<Key> = self.live.keys().filter(is_unused).cloned().collect();
         for key in &removed {
             self.live.remove(key);
             for named in store.references(key) {
@@ -102,7 +170,22 @@ impl Graph {
             }
         }
         self.loosened = false;
-        removed
+        let unwanted: BTreeSet<(Kind, Name)> = removed
+            .into_iter()
+            .filter(|key| !self.is_subscribed(key))
+            .map(|(role, name)| (role.kind(), name))
+            .collect();
+        unwanted.into_iter().collect()
+    }
+
+    /// Whether a resource is not reached, and used all the same.
+    pub(crate) fn is_kept(&self, key: &Key) -> bool {
+        self.kept.contains(key)
+    }
+
+    /// Who names a resource.
+    pub(crate) fn referrers<'a>(&'a self, key: &Key) -> impl Iterator<Item = &'a Key> + use<'a> {
+        self.live.get(key).into_iter().flat_map(Referrers::iter)
     }
 
     /// The listeners through which a resource reaches targets, each with the cluster by which it does.
@@ -110,13 +193,12 @@ impl Graph {
         let mut found = Vec::new();
         let mut open = vec![(changed, None)];
         while let Some((key, via)) = open.pop() {
-            let (kind, name) = key;
-            let via = if *kind == Kind::Cluster { Some(name) } else { via };
-            if *kind == Kind::Listener && self.roots.contains(name) {
+            let (role, name) = key;
+            let via = if *role == Role::Cluster { Some(name) } else { via };
+            if *role == Role::Listener && self.roots.contains(name) {
                 found.push((name.clone(), via.cloned()));
             }
-            let referrers = self.live.get(key).into_iter().flat_map(Referrers::iter);
-            open.extend(referrers.map(|referrer| (referrer, via)));
+            open.extend(self.referrers(key).map(|referrer| (referrer, via)));
         }
         found
     }
@@ -125,6 +207,16 @@ impl Graph {
         if let Some(referrers) = self.live.get_mut(to) {
             referrers.remove(from);
             self.loosened = true;
+        }
+    }
+}
+
+/// Marks these, and what they reach.
+fn mark(store: &Store, marked: &mut HashSet<Key>, mut open: Vec<Key>) {
+    while let Some(key) = open.pop() {
+        if !marked.contains(&key) {
+            open.extend(store.references(&key));
+            marked.insert(key);
         }
     }
 }

@@ -15,7 +15,7 @@ use mesh_core::route::RouteTable;
 use mesh_core::snapshot::ConfigProblem;
 
 use crate::ads::{Kind, Name};
-use crate::graph::Key;
+use crate::graph::{Key, Role};
 use crate::outage::Outage;
 use crate::resource::Checked;
 
@@ -103,27 +103,30 @@ impl Store {
         }
     }
 
-    /// What a resource names, once each and in its order: a listener's routes, a route's clusters, a cluster's
+    /// What a resource names, once each and in its order: a listener's routes, a client route's clusters, a cluster's
     /// endpoints. One that is not there names nothing.
-    pub(crate) fn references(&self, (kind, name): &Key) -> Vec<Key> {
+    pub(crate) fn references(&self, (role, name): &Key) -> Vec<Key> {
         let clusters = |table: &RouteTable| {
-            table.clusters().iter().map(|name| (Kind::Cluster, name.clone())).collect::<Vec<_>>()
+            table.clusters().iter().map(|name| (Role::Cluster, name.clone())).collect::<Vec<_>>()
         };
-        match kind {
-            Kind::Listener => {
-                let routes = self.listener(name).into_iter().flat_map(|listener| &listener.routes);
-                let named = routes.flat_map(|routes| match routes {
-                    ListenerRoutes::Named(name) => vec![(Kind::Route, name.clone())],
+        match role {
+            Role::Listener => {
+                let Ok(listener) = self.listener(name) else { return Vec::new() };
+                let is_server = matches!(*listener.config, ListenerConfig::Server(_));
+                let role = if is_server { Role::ServerRoute } else { Role::Route };
+                let named = listener.routes.iter().flat_map(|routes| match routes {
+                    ListenerRoutes::Named(name) => vec![(role, name.clone())],
+                    ListenerRoutes::Inline(_) if is_server => Vec::new(),
                     ListenerRoutes::Inline(table) => clusters(table),
                 });
                 named.collect()
             }
-            Kind::Route => self.route(name).map_or_else(|_| Vec::new(), |table| clusters(table)),
-            Kind::Cluster => {
+            Role::Route => self.route(name).map_or_else(|_| Vec::new(), |table| clusters(table)),
+            Role::Cluster => {
                 let service = self.cluster(name).ok().and_then(|cluster| cluster.eds_service());
-                service.map(|name| (Kind::Endpoints, name.clone())).into_iter().collect()
+                service.map(|name| (Role::Endpoints, name.clone())).into_iter().collect()
             }
-            Kind::Endpoints => Vec::new(),
+            Role::ServerRoute | Role::Endpoints => Vec::new(),
         }
     }
 
@@ -264,6 +267,10 @@ fn fail<T>(slot: Option<&mut Slot<T>>, problem: ConfigProblem, on_data_error: On
         OnDataError::Keep => false,
         OnDataError::Drop => slot.good.take().is_some(),
     };
+    let is_deleted = slot.good.is_some() && slot.trouble == Some(ConfigProblem::DoesNotExist);
+    if is_deleted && matches!(problem, ConfigProblem::ReceivedError(_)) {
+        return dropped; // An error instead of a value does not bring back what was deleted.
+    }
     let before = slot.trouble.replace(problem);
     // An error beside a value that stays in use concerns nobody's requests.
     dropped || (slot.good.is_none() && before != slot.trouble)

@@ -72,11 +72,29 @@ impl Conversation {
         }
     }
 
+    /// What came of a name that is watched was not kept.
+    pub(super) fn thrown_away(&mut self, name: &Name) {
+        match self {
+            Self::StateOfTheWorld(sotw) => sotw.thrown_away(name),
+            // A resource whose version is not told is not held.
+            Self::Incremental(_) => {}
+        }
+    }
+
+    /// It did not come in time. Whoever lost the subscription hears of it again.
+    pub(super) fn ask_again(&mut self, now: Instant, name: Name) {
+        match self {
+            Self::StateOfTheWorld(sotw) => sotw.tell_again(name),
+            Self::Incremental(delta) => delta.removed(now, name),
+        }
+    }
+
+    /// A resource came. One that nobody watches is not kept.
     pub(super) fn came(&mut self, now: Instant, name: &Name, is_watched: bool) {
         match self {
             Self::StateOfTheWorld(sotw) if is_watched => sotw.came(name),
-            Self::StateOfTheWorld(_) => {}
-            Self::Incremental(delta) => delta.came(now, name),
+            Self::StateOfTheWorld(sotw) => sotw.thrown_away(name),
+            Self::Incremental(delta) => delta.came(now, name, is_watched),
         }
     }
 

@@ -9,8 +9,9 @@
 //!   are left out. Control planes look at the latest nonce alone.
 //! * A name that was dropped and is wanted again is told as dropped first (two requests): what was known of it is
 //!   forgotten, and a control plane that never saw it go may not send it again.
-//! * A name that the control plane removed is subscribed to again after a while, because istiod forgets a subscription
-//!   with the removal. The wait doubles from [`REPEAT_FIRST`] to [`AGAIN_MAX`] while nothing else comes, and starts over
+//! * So is one that came before it was wanted, and was not kept ([`Thrown`]).
+//! * A name that the control plane removed, or that did not come in time, is subscribed to again after a while, because
+//!   istiod forgets a subscription with the removal. The wait doubles from [`REPEAT_FIRST`] to [`AGAIN_MAX`] while nothing else comes, and starts over
 //!   with every response that brings a resource: a control plane that pushes may have it again.
 //! * The same refusal again is held back for a while, as in state of the world. Another response ends the wait.
 
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::Entry;
 use super::refusal::{HoldBack, REPEAT_FIRST};
+use super::thrown::Thrown;
 use super::types::{Ask, Kind, Name, Request};
 
 /// How many answers wait for room on the stream.
@@ -39,6 +41,8 @@ pub(super) struct Delta {
     answers: VecDeque<Answer>,
     hold_back: HoldBack,
     removed: Removed,
+    /// What came on this stream before it was wanted.
+    thrown: Thrown,
 }
 
 /// The answer to one response, until it is sent.
@@ -73,6 +77,10 @@ impl Delta {
 
     pub(super) fn added(&mut self, name: Name) {
         if self.asked {
+            if self.thrown.contains(&name) {
+                self.thrown.remove(&name);
+                self.unsubscribe.insert(name.clone());
+            }
             self.subscribe.insert(name);
         }
     }
@@ -93,8 +101,11 @@ impl Delta {
         }
     }
 
-    /// A resource came.
-    pub(super) fn came(&mut self, now: Instant, name: &Name) {
+    /// A resource came. One that nobody watches is not kept.
+    pub(super) fn came(&mut self, now: Instant, name: &Name, is_watched: bool) {
+        if !is_watched {
+            self.thrown.insert(name);
+        }
         self.removed.names.remove(name);
         self.removed.wait = REPEAT_FIRST;
         self.removed.due = self.removed.due.map(|due| due.min(now + REPEAT_FIRST));

@@ -33,6 +33,7 @@ mod refusal;
 mod sotw;
 #[cfg(test)]
 mod tests;
+mod thrown;
 mod timers;
 mod types;
 
@@ -170,10 +171,21 @@ impl<R> Ads<R> {
         }
     }
 
-    /// The value of a resource is no longer kept, although it is watched: its version is not held any more.
-    pub fn forget_value(&mut self, kind: Kind, name: &str) {
-        if let Some(entry) = self.kinds.get_mut(kind).entries.get_mut(name) {
+    /// The value of a resource is not kept, although it is watched: its version is not held any more.
+    pub fn forget_value(&mut self, kind: Kind, name: &Name) {
+        let Watched { entries, conversation } = self.kinds.get_mut(kind);
+        if let Some(entry) = entries.get_mut(name) {
             entry.version = None;
+            conversation.thrown_away(name);
+        }
+    }
+
+    /// The value of a resource is to be sent again, because the one that came was not kept.
+    pub fn renew(&mut self, kind: Kind, name: &Name) {
+        let Watched { entries, conversation } = self.kinds.get_mut(kind);
+        if let Some(entry) = entries.get_mut(name) {
+            entry.version = None;
+            conversation.renew(name);
         }
     }
 
@@ -320,8 +332,10 @@ impl<R> Ads<R> {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.served = Some(now);
         while let Some((kind, name)) = self.deadlines.pop(now) {
-            if let Some(entry) = self.kinds.get_mut(kind).entries.get_mut(&name) {
+            let Watched { entries, conversation } = self.kinds.get_mut(kind);
+            if let Some(entry) = entries.get_mut(&name) {
                 entry.state = State::Absent;
+                conversation.ask_again(now, name.clone());
                 self.updates.push_back(Update::Absent { kind, name });
             }
         }
@@ -550,7 +564,8 @@ impl<R> Ads<R> {
 
 impl Watched {
     fn came(&mut self, now: Instant, name: &Name) {
-        self.conversation.came(now, name, self.entries.contains_key(name));
+        let is_watched = self.entries.contains_key(name) || self.entries.contains_key(WILDCARD);
+        self.conversation.came(now, name, is_watched);
     }
 
     /// The entry of a resource that came. Where everything is watched, it is made.

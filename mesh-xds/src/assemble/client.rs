@@ -69,7 +69,12 @@ impl ClientAssembly {
         published: Option<&ClientSnapshot>,
     ) -> Assembled<ClientSnapshot> {
         match dirty {
-            Dirty::Everything => {
+            Dirty::Clusters(names) if self.base.is_some() => {
+                for name in names {
+                    self.refresh(assembler, name);
+                }
+            }
+            Dirty::Clusters(_) | Dirty::Everything => {
                 let base = assembler.base(listener, published.is_some());
                 match base {
                     Ok((listener, routes)) => self.rebuild(assembler, listener, routes),
@@ -79,13 +84,7 @@ impl ClientAssembly {
                     }
                 }
             }
-            Dirty::Clusters(names) => {
-                for name in names {
-                    self.refresh(assembler, name);
-                }
-            }
         }
-        // Without a base nothing is new: what is missing has been told.
         let Some(base) = &self.base else { return Assembled::Same };
         self.finish(assembler, base, published)
     }
@@ -204,6 +203,36 @@ impl Hold {
 }
 
 impl Assembler<'_> {
+    /// What serves while its successor is not complete, with its clusters and endpoints as they are now. None where they
+    /// are as they were.
+    pub(crate) fn meanwhile(self, serving: &ClientSnapshot) -> Option<ClientSnapshot> {
+        let mut is_new = false;
+        let entries = serving.clusters.iter().map(|before| {
+            let entry = self.refreshed(before);
+            is_new |= !before.is_same(&entry);
+            entry
+        });
+        let clusters = Chunked::sharing(&serving.clusters, entries, ClusterEntry::is_same);
+        let ClientSnapshot { listener, routes, .. } = serving.clone();
+        is_new.then_some(ClientSnapshot { version: self.version, listener, routes, clusters })
+    }
+
+    /// A cluster as it is now, and where that is not complete as it was before, with endpoints as they are now.
+    fn refreshed(self, before: &ClusterEntry) -> ClusterEntry {
+        let (entry, hold) = self.cluster(&before.name);
+        if hold == Hold::Nothing && entry.cluster.is_ok() {
+            return entry;
+        }
+        let mut entry = before.clone();
+        if let Ok(cluster) = &mut entry.cluster
+            && let Some(service) = cluster.config.eds_service()
+            && let Ok(endpoints) = self.store.endpoints(service)
+        {
+            (cluster.endpoints, cluster.note) = self.with_note(endpoints);
+        }
+        entry
+    }
+
     /// The listener of a client target and its routes.
     fn base(self, name: &Name, has_one: bool) -> Result<(Arc<ListenerConfig>, Arc<RouteTable>), Stop> {
         let listener = self.listener(name, has_one)?;

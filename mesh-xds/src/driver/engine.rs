@@ -3,7 +3,7 @@
 //! One turn: events go in (`handle_*`, [`Engine::sync`]), then [`Engine::settle`] applies all that is new, subscribes to
 //! what is reached by it, and publishes at most one snapshot per target. The loop never waits for a reader of a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,10 +13,11 @@ use mesh_core::snapshot::{
 
 use super::federation::Federation;
 use super::targets::{Entry, Open};
+use super::used::Uses;
 use crate::ads::{Kind, Name, Request, ResourceError, Response, Update};
 use crate::assemble::{Assembled, Assembler, ClientAssembly, Dirty};
 use crate::authority::{Authorities, AuthorityIx, ServerIx};
-use crate::graph::{Graph, Key};
+use crate::graph::{Graph, Key, Role};
 use crate::last_good::LastGood;
 use crate::outage::Outage;
 use crate::resolve::Root;
@@ -44,6 +45,8 @@ pub(crate) struct Engine {
     version: u64,
     /// What changed since the targets were last assembled, by the listener that they start from.
     dirty: BTreeMap<Name, Dirty>,
+    /// Endpoints that came for clusters that are deleted and kept, and were not taken.
+    unheard: BTreeSet<Name>,
 }
 
 /// One open target, and what was last published to it.
@@ -57,6 +60,8 @@ struct Target<S, A> {
     is_new: bool,
     ready: Option<Arc<S>>,
     error: Option<ConfigError>,
+    /// What is published goes on until its successor is complete, and with it all that it uses.
+    is_behind: bool,
 }
 
 /// What a target has before anything has come.
@@ -93,6 +98,7 @@ impl Engine {
             servers: BTreeMap::new(),
             version: 0,
             dirty: BTreeMap::new(),
+            unheard: BTreeSet::new(),
         }
     }
 
@@ -104,7 +110,7 @@ impl Engine {
         let clients = self.clients.values().map(|target| &target.root);
         let servers = self.servers.values().map(|target| &target.root);
         let roots = clients.chain(servers).filter_map(|root| root.as_ref().ok()).cloned();
-        let added = self.graph.set_roots(roots);
+        let added = self.graph.set_roots(&self.store, roots);
         self.want(added);
     }
 
@@ -170,19 +176,26 @@ impl Engine {
         self.sweep();
         self.fall_back();
         self.publish();
+        // What has a successor now uses nothing any more.
+        self.sweep();
     }
 
     fn apply_updates(&mut self) {
         while let Some((server, update)) = self.federation.poll_update() {
             let on_data_error = self.federation.on_data_error(server);
             match update {
+                Update::Changed { kind: Kind::Endpoints, name, .. } if self.is_deaf(&name) => {
+                    tracing::info!(name = &*name, "endpoints of clusters that are deleted are not taken");
+                    self.federation.forget_value(server, Kind::Endpoints, &name);
+                    self.unheard.insert(name);
+                }
                 Update::Changed { kind, name, version, value } => {
                     self.last_good.put(kind, &name, &value);
                     let Accepted { resource, unapplied, bytes: _ } = value;
                     if self.store.is_deleted(kind, &name) {
                         tracing::info!(%kind, name = &*name, "resource that was deleted is there again");
                     }
-                    let changed = self.change(&(kind, name.clone()), |store| store.put(&name, resource));
+                    let changed = self.change(kind, &name, |store| store.put(&name, resource));
                     tracing::debug!(%kind, name = &*name, version = &*version, changed, "resource received");
                     self.unapplied.note(kind, &name, &unapplied);
                 }
@@ -220,27 +233,61 @@ impl Engine {
     }
 
     fn fail(&mut self, kind: Kind, name: Name, problem: ConfigProblem, on_data_error: OnDataError) {
-        let key = (kind, name);
-        self.change(&key, |store| store.fail(kind, &key.1, problem, on_data_error));
+        self.change(kind, &name, |store| store.fail(kind, &name, problem, on_data_error));
     }
 
     /// Changes one resource, follows what it names now, and remembers the targets that it concerns.
-    fn change(&mut self, key: &Key, change: impl FnOnce(&mut Store) -> bool) -> bool {
-        let before = self.store.references(key);
+    fn change(&mut self, kind: Kind, name: &Name, change: impl FnOnce(&mut Store) -> bool) -> bool {
+        let keys = Role::of(kind).iter().map(|role| (*role, name.clone()));
+        let before: Vec<(Key, Vec<Key>)> =
+            keys.map(|key| (key.clone(), self.store.references(&key))).collect();
+        let was_deleted = self.store.is_deleted(kind, name);
         let changed = change(&mut self.store);
         if changed {
-            let after = self.store.references(key);
-            let added = self.graph.relink(key, &before, &after);
-            self.want(added);
-            for (root, cluster) in self.graph.concerned(key) {
-                self.dirty.entry(root).or_default().add(cluster);
+            for (key, before) in before {
+                self.follow(&key, &before);
             }
+        }
+        if kind == Kind::Cluster && was_deleted && !self.store.is_deleted(kind, name) {
+            self.hear_again(name);
         }
         changed
     }
 
+    fn follow(&mut self, key: &Key, before: &[Key]) {
+        let after = self.store.references(key);
+        let added = self.graph.relink(&self.store, key, before, &after);
+        self.want(added);
+        for (root, cluster) in self.graph.concerned(key) {
+            self.dirty.entry(root).or_default().add(cluster);
+        }
+        if self.graph.is_kept(key) {
+            // One of them uses it, and they are few.
+            for target in self.clients.values().filter(|target| target.is_behind) {
+                target.root.iter().for_each(|root| _ = self.dirty.entry(root.clone()).or_default());
+            }
+        }
+    }
+
+    /// Whether nobody names these endpoints but clusters that are deleted and kept. Such a cluster keeps its endpoints: a
+    /// control plane may answer with those of another (istiod does for a subset that it does not know).
+    fn is_deaf(&self, name: &Name) -> bool {
+        let key = (Role::Endpoints, name.clone());
+        let mut clusters = self.graph.referrers(&key).peekable();
+        clusters.peek().is_some() && clusters.all(|(_, name)| self.store.is_deleted(Kind::Cluster, name))
+    }
+
+    /// A cluster is not deleted any more: what came meanwhile is asked for.
+    fn hear_again(&mut self, cluster: &Name) {
+        for (_, name) in self.store.references(&(Role::Cluster, cluster.clone())) {
+            if self.unheard.remove(&name) {
+                self.federation.renew(Kind::Endpoints, &name);
+            }
+        }
+    }
+
     /// Subscribes to what is reached.
-    fn want(&mut self, added: Vec<Key>) {
+    fn want(&mut self, added: Vec<(Kind, Name)>) {
         for (kind, name) in added {
             self.store.want(kind, &name);
             if let Err(why) = self.federation.watch(kind, &name) {
@@ -249,13 +296,18 @@ impl Engine {
         }
     }
 
-    /// Forgets what is no longer reached.
+    /// Forgets what is neither reached any more nor used by what is published.
     fn sweep(&mut self) {
-        for (kind, name) in self.graph.sweep(&self.store) {
+        let Self { graph, store, clients, servers, dirty, .. } = self;
+        let used = || [used(clients, dirty), used(servers, dirty)].concat();
+        for (kind, name) in graph.sweep(store, used) {
             self.federation.unwatch(kind, &name);
             self.store.forget(kind, &name);
             self.unapplied.forget(kind, &name);
             self.last_good.forget(kind, &name);
+            if kind == Kind::Endpoints {
+                self.unheard.remove(&name);
+            }
         }
     }
 
@@ -295,19 +347,20 @@ impl Engine {
             return false;
         };
         self.unapplied.note(kind, name, &unapplied);
-        self.change(&(kind, name.clone()), |store| store.put(name, resource))
+        self.change(kind, name, |store| store.put(name, resource))
     }
 
     fn publish(&mut self) {
-        let Self { federation, store, node, version, clients, servers, dirty, .. } = self;
+        let Self { federation, store, graph, node, version, clients, servers, dirty, .. } = self;
         let dirty = std::mem::take(dirty);
         let rule = |error: &ConfigError| federation.on_data_error_of(error.kind, &error.name);
         for target in clients.values_mut() {
             let Some(dirty) = target.dirty(&dirty) else { continue };
             let assembler = Assembler { store, node, version: *version + 1 };
-            target.publish(version, rule, |assembly, name, ready| {
+            let assemble = |assembly: &mut ClientAssembly, name: &Name, ready: Option<&ClientSnapshot>| {
                 assembly.update(assembler, name, dirty, ready)
-            });
+            };
+            target.publish(version, rule, assemble, |serving| assembler.meanwhile(serving));
         }
         for target in servers.values_mut() {
             // A server has no clusters to send anything to.
@@ -315,16 +368,26 @@ impl Engine {
                 continue;
             }
             let assembler = Assembler { store, node, version: *version + 1 };
-            target.publish(version, rule, |(), name, ready| assembler.server(name, ready));
+            target.publish(version, rule, |(), name, ready| assembler.server(name, ready), |_| None);
+        }
+        if !dirty.is_empty() {
+            graph.release();
         }
     }
+}
+
+/// What is used by what is published to targets that have a successor for it or wait for one.
+fn used<K, S: Uses, A>(targets: &BTreeMap<K, Target<S, A>>, dirty: &BTreeMap<Name, Dirty>) -> Vec<Key> {
+    let is_dirty = |target: &Target<S, A>| target.root.as_ref().is_ok_and(|root| dirty.contains_key(root));
+    let targets = targets.values().filter(|target| target.is_behind || is_dirty(target));
+    targets.filter_map(|target| target.ready.as_deref()).flat_map(S::uses).collect()
 }
 
 // === impl Target ===
 
 impl<S, A: Default> Target<S, A> {
     fn new(Entry { root, cell, .. }: Entry<S>) -> Self {
-        Self { root, cell, assembly: A::default(), is_new: true, ready: None, error: None }
+        Self { root, cell, assembly: A::default(), is_new: true, ready: None, error: None, is_behind: false }
     }
 
     /// What concerns it of all that changed.
@@ -335,35 +398,36 @@ impl<S, A: Default> Target<S, A> {
         dirty.get(self.root.as_ref().ok()?)
     }
 
+    /// Publishes what comes of `assemble`; what serves while that is not complete is kept up to date by `meanwhile`.
     fn publish(
         &mut self,
         version: &mut u64,
         rule: impl Fn(&ConfigError) -> OnDataError,
         assemble: impl FnOnce(&mut A, &Name, Option<&S>) -> Assembled<S>,
+        meanwhile: impl FnOnce(&S) -> Option<S>,
     ) {
         // A target without a root was told so when it was opened.
-        let Ok(root) = &self.root else { return };
+        let Ok(root) = self.root.clone() else { return };
         let has_one = self.ready.is_some();
-        match assemble(&mut self.assembly, root, self.ready.as_deref()) {
+        self.is_behind = false;
+        match assemble(&mut self.assembly, &root, self.ready.as_deref()) {
             Assembled::Same => {}
             Assembled::New(snapshot) => {
-                *version += 1;
-                tracing::debug!(listener = &**root, version = *version, "configuration published");
-                let snapshot = Arc::new(snapshot);
-                self.ready = Some(snapshot.clone());
                 self.error = None;
-                self.cell.publish(Resolution::Ready(snapshot));
+                self.serve(version, snapshot);
             }
             // What serves goes on serving until there is something complete to replace it.
             Assembled::Waiting(error) if has_one => {
                 tracing::debug!(%error, "the next configuration is not complete yet");
                 self.error = Some(error);
+                self.go_on(version, meanwhile);
             }
             Assembled::Failed(error) if has_one && rule(&error) == OnDataError::Keep => {
                 if self.error.as_ref() != Some(&error) {
                     tracing::warn!(%error, "the last good configuration stays in use");
                     self.error = Some(error);
                 }
+                self.go_on(version, meanwhile);
             }
             Assembled::Waiting(error) => self.tell(error, Resolution::Pending),
             Assembled::Failed(error) => {
@@ -371,6 +435,22 @@ impl<S, A: Default> Target<S, A> {
                 self.tell(error, Resolution::Failed);
             }
         }
+    }
+
+    fn go_on(&mut self, version: &mut u64, meanwhile: impl FnOnce(&S) -> Option<S>) {
+        self.is_behind = true;
+        if let Some(snapshot) = self.ready.as_deref().and_then(meanwhile) {
+            self.serve(version, snapshot);
+        }
+    }
+
+    fn serve(&mut self, version: &mut u64, snapshot: S) {
+        *version += 1;
+        let root = self.root.as_deref().unwrap_or_default();
+        tracing::debug!(listener = root, version = *version, "configuration published");
+        let snapshot = Arc::new(snapshot);
+        self.ready = Some(snapshot.clone());
+        self.cell.publish(Resolution::Ready(snapshot));
     }
 
     fn tell(&mut self, error: ConfigError, resolution: impl FnOnce(ConfigError) -> Resolution<S>) {
@@ -400,8 +480,11 @@ impl Engine {
             let found = assembler.client(target.root.as_ref().ok()?, target.ready.as_deref());
             match &found {
                 Assembled::Same => None,
-                // Nothing is published while a target that serves waits, so nothing can be missed.
-                Assembled::Waiting(_) if target.ready.is_some() => None,
+                // While a target that serves waits, what serves is kept up to date.
+                Assembled::Waiting(_) if target.ready.is_some() => {
+                    let missed = assembler.meanwhile(target.ready.as_deref()?);
+                    missed.map(|missed| format!("{missed:?}"))
+                }
                 Assembled::Waiting(error) | Assembled::Failed(error)
                     if target.error.as_ref() == Some(error) =>
                 {

@@ -96,10 +96,20 @@ impl Federation {
         }
     }
 
-    /// The value that a control plane sent is no longer kept.
-    pub(super) fn forget_value(&mut self, server: ServerIx, kind: Kind, name: &str) {
+    /// The value that a control plane sent is not kept.
+    pub(super) fn forget_value(&mut self, server: ServerIx, kind: Kind, name: &Name) {
         if let Some(server) = self.servers.get_mut(server.get()) {
             server.ads.forget_value(kind, name);
+        }
+    }
+
+    /// The value of a resource is to be sent again, because the one that came was not kept.
+    pub(super) fn renew(&mut self, kind: Kind, name: &Name) {
+        let Ok(authority) = self.authorities.of(kind, name) else { return };
+        for server in self.fallback.in_use(authority) {
+            if let Some(server) = self.servers.get_mut(server.get()) {
+                server.ads.renew(kind, name);
+            }
         }
     }
 

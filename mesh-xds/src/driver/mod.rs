@@ -13,6 +13,7 @@ mod link;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod used;
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -111,6 +111,32 @@ pub(crate) async fn cluster_removed(lab: Lab, protocol: Protocol) -> String {
     format!("{ROUNDS} replaced, {} calls, 0 failed", load.unharmed().await)
 }
 
+/// The route moves from its only cluster to one that comes later, in one snapshot with its endpoints and without the old
+/// one; the types of a snapshot leave in any order.
+pub(crate) async fn cluster_comes_later(lab: Lab, protocol: Protocol) -> String {
+    const SWITCHES: u64 = 60;
+    let mut shop = Shop::start(&lab, protocol).await;
+    let mut load = Load::start(&shop.caller);
+    let mut old = "a".to_owned();
+    for switch in 0..SWITCHES {
+        let (to, name) = if switch % 2 == 0 { (shop.b.address(), "b") } else { (shop.a.address(), "a") };
+        let new = format!("cluster-{}", switch % 7);
+        shop.fleet.control.set(RouteConfig::to("shop", &new));
+        shop.gocp.publish(&shop.fleet).await;
+        load.goes_on(20 * (switch % 4)).await;
+        shop.fleet.control.edit(|edit| {
+            edit.set(Cluster::eds(&new).endpoints(at([to])));
+            edit.remove(Kind::Cluster, &old);
+            edit.remove(Kind::Endpoints, &old);
+        });
+        shop.moves_to(name).await;
+        load.goes_on(20).await;
+        old = new;
+    }
+    shop.gocp.accepted("mesh", CLIENT_KINDS).await;
+    format!("{SWITCHES} switches, {} calls, 0 failed", load.unharmed().await)
+}
+
 pub(crate) async fn refused(lab: Lab, protocol: Protocol) -> String {
     let mut shop = Shop::start(&lab, protocol).await;
     let mut load = Load::start(&shop.caller);

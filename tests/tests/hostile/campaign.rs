@@ -45,6 +45,8 @@ struct Campaign {
     table: Vec<Break>,
     rng: Xoshiro,
     tally: Tally,
+    /// The canary's cluster is deleted and kept, so that it takes no other endpoints.
+    is_kept: bool,
 }
 
 #[test]
@@ -73,7 +75,7 @@ fn bad_responses_are_refused_by_name_and_path_and_no_call_notices() {
 impl Campaign {
     async fn start(protocol: Protocol) -> Self {
         let (lane, stream) = Lane::start(protocol, 2).await;
-        Self { lane, stream, table: table(), rng: Xoshiro::seeded(seed()), tally: Tally::default() }
+        Self { lane, stream, table: table(), rng: Xoshiro::seeded(seed()), tally: Tally::default(), is_kept: false }
     }
 
     async fn rounds(mut self, rounds: u32) -> Self {
@@ -126,6 +128,15 @@ impl Campaign {
         let first = below(&mut self.rng, sent.len());
         sent.rotate_left(first);
         self.tell(kind, sent, removed).await;
+        match shape {
+            Shape::Cluster => self.is_kept = false,
+            Shape::Endpoints if self.is_kept => {
+                // What comes of a response is published before it is answered.
+                assert_eq!(self.lane.canary_version(), before, "endpoints of a deleted cluster");
+                return;
+            }
+            Shape::Client | Shape::Server | Shape::Route | Shape::Endpoints => {}
+        }
         until_snapshot(&self.lane.canary, |snapshot| {
             snapshot.version > before && is_tagged(snapshot, shape, self.tally.responses)
         })
@@ -262,6 +273,9 @@ impl Campaign {
                 return self.stream.send(&response);
             }
         }
+        let is_incremental = self.lane.protocol == Protocol::Incremental;
+        let is_gone = response.resources.is_empty() && !(is_incremental && response.removed.is_empty());
+        self.is_kept |= kind == Kind::Cluster && is_gone;
         self.stream.send(&response);
         // An answer is told from what was asked for in between where the nonce is new.
         if response.nonce.len() > 2 {

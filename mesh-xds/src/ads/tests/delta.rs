@@ -141,7 +141,7 @@ fn what_was_dropped_or_forgotten_is_not_held() {
     script.respond(Kind::Cluster, "1", "n1", &[("a", Ok("v")), ("b", Ok("v")), ("c", Ok("v"))]);
     script.ads.unwatch(Kind::Cluster, "a");
     script.ads.watch(Kind::Cluster, "a");
-    script.ads.forget_value(Kind::Cluster, "b");
+    script.ads.forget_value(Kind::Cluster, &"b".into());
     script.disconnect();
     script.connect();
     assert_eq!(said(&script.request()), (vec!["a", "b", "c"], vec![], vec![("c", "1")], ""));

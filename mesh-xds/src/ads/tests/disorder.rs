@@ -48,6 +48,10 @@ struct Model {
     /// Nonces that the stream has brought; in incremental, those that were not answered.
     nonces: BTreeMap<Kind, Vec<String>>,
     accepted: BTreeMap<Kind, String>,
+    /// What came and nobody watched, so that it is not held.
+    strays: BTreeSet<(Kind, String)>,
+    /// The nonce of the last request of each type.
+    said: BTreeMap<Kind, Arc<str>>,
 }
 
 impl Model {
@@ -61,6 +65,8 @@ impl Model {
             first: false,
             nonces: BTreeMap::new(),
             accepted: BTreeMap::new(),
+            strays: BTreeSet::new(),
+            said: BTreeMap::new(),
         }
     }
 
@@ -76,8 +82,24 @@ impl Model {
                 let nonce = self.nonces.get(&request.kind).and_then(|nonces| nonces.last());
                 prop_assert_eq!(&*request.nonce, nonce.map_or("", String::as_str), "not the latest nonce");
                 let accepted = self.accepted.get(&request.kind).map_or("", String::as_str);
-                prop_assert_eq!(&**version, accepted, "not the last accepted version");
-                self.sent.insert(request.kind, names.iter().map(ToString::to_string).collect());
+                let names: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
+                let key = |name: &String| (request.kind, name.clone());
+                if **version != *accepted {
+                    prop_assert_eq!(&**version, "", "not the last accepted version");
+                    let missing = names.iter().any(|name| !self.cached.contains(&key(name)));
+                    prop_assert!(missing, "everything is held, and no version is named");
+                }
+                let before = self.sent.insert(request.kind, names.clone());
+                let last = self.said.insert(request.kind, request.nonce.clone());
+                if let Some(before) = &before
+                    && last.as_ref() != Some(&request.nonce)
+                {
+                    prop_assert_eq!(before, &names, "an answer with other names");
+                }
+                let added = names.iter().filter(|name| before.as_ref().is_none_or(|b| !b.contains(*name)));
+                for name in added.filter(|name| self.strays.contains(&key(name))) {
+                    prop_assert_eq!(&**version, "", "{} came and was not kept", name);
+                }
             }
             Ask::Changes { subscribe, unsubscribe, held } => {
                 let sent = self.sent.entry(request.kind).or_default();
@@ -147,6 +169,7 @@ fn step(script: &mut Script, model: &mut Model, position: usize, event: Event) -
             (model.up, model.first) = (true, true);
             model.sent.clear();
             model.nonces.clear();
+            model.said.clear();
         }
         Event::Disconnect => {
             script.disconnect();
@@ -163,6 +186,15 @@ fn step(script: &mut Script, model: &mut Model, position: usize, event: Event) -
             let valid = named.iter().all(|(name, verdict)| !name.is_empty() && verdict.is_ok());
             script.respond(kind, &version, &nonce, &named);
             if model.up {
+                for (name, _) in named.iter().filter(|(name, _)| !name.is_empty()) {
+                    let is_watched = model.watched.get(&kind).is_some_and(|names| names.contains(name));
+                    let key = (kind, (*name).to_owned());
+                    if is_watched {
+                        model.strays.remove(&key)
+                    } else {
+                        model.strays.insert(key)
+                    };
+                }
                 model.nonces.entry(kind).or_default().push(nonce);
                 if valid && unique.len() == named.len() {
                     model.accepted.insert(kind, version);
@@ -180,7 +212,7 @@ fn step(script: &mut Script, model: &mut Model, position: usize, event: Event) -
         Event::Transmit => {
             let requests = script.requests();
             let answers = model.nonces.values().map(Vec::len).sum::<usize>();
-            prop_assert!(requests.len() <= 3 * Kind::ALL.len() + answers, "more than one turn needs");
+            prop_assert!(requests.len() <= 4 * Kind::ALL.len() + answers, "more than one turn needs");
             for request in &requests {
                 model.check_request(request)?;
             }

@@ -13,7 +13,42 @@ fn absent_after_exactly_the_timeout() {
         assert_eq!(script.updates(), []);
         script.advance(Duration::from_millis(1));
         assert_eq!(script.updates(), [absent(Kind::Route, "r")]);
-        assert_eq!(script.ads.poll_timeout(), None);
+        script.requests();
+        script.advance(Duration::from_secs(300));
+        assert_eq!(script.updates(), [], "it is told once");
+    }
+}
+
+/// A subscription that the control plane lost, or never got, is not lost for ever.
+#[test]
+fn what_did_not_come_in_time_is_asked_for_again() {
+    let mut script = Script::watching(SotW, Kind::Route, &["q", "r"]);
+    script.respond(Kind::Route, "1", "n1", &[("q", Ok("v"))]);
+    script.requests();
+    script.advance(ABSENT_AFTER);
+    let requests = script.requests();
+    let told: Vec<_> = requests.iter().map(|r| (version(r), names(r))).collect();
+    assert_eq!(told, [("1", vec!["q"]), ("1", vec!["q", "r"])], "dropped first, and nothing else sent again");
+
+    let mut script = Script::watching(Incremental, Kind::Route, &["q", "r"]);
+    script.respond(Kind::Route, "1", "n1", &[("q", Ok("v"))]);
+    script.requests();
+    script.advance(ABSENT_AFTER);
+    assert_eq!(script.requests(), []);
+    script.advance(script.ads.poll_timeout().unwrap() - script.now);
+    assert_eq!(names(&script.request()), ["r"]);
+}
+
+/// An empty list would ask some control planes for every listener that they have.
+#[test]
+fn the_only_listener_that_did_not_come_in_time_is_asked_for_again_without_an_empty_list() {
+    for kind in [Kind::Listener, Kind::Cluster] {
+        let mut script = Script::watching(SotW, kind, &["only"]);
+        script.respond(kind, "1", "n1", &[]);
+        script.requests();
+        script.advance(ABSENT_AFTER);
+        let request = script.request();
+        assert_eq!((version(&request), names(&request)), ("", vec!["only"]));
     }
 }
 

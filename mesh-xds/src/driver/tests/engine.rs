@@ -16,7 +16,7 @@ use mesh_core::testing;
 
 use super::super::engine::Engine;
 use super::super::targets::Targets;
-use crate::ads::{ABSENT_AFTER, Kind, Received, ResourceError, Response};
+use crate::ads::{ABSENT_AFTER, Ask, Kind, Received, ResourceError, Response};
 use crate::authority::{Authorities, ServerIx};
 use crate::bootstrap::{Bootstrap, ServerConfig, ServerFeatures};
 use crate::last_good::LastGood;
@@ -31,6 +31,8 @@ pub(super) struct World {
     pub(super) targets: Arc<Targets>,
     pub(super) now: Instant,
     asked: BTreeMap<Kind, Vec<String>>,
+    /// The version that the last request of a type claimed.
+    claimed: BTreeMap<Kind, Arc<str>>,
     nonce: u64,
 }
 
@@ -63,6 +65,7 @@ impl World {
             targets: Targets::new(Resolver::new(Arc::new(bootstrap), node)),
             now,
             asked: BTreeMap::new(),
+            claimed: BTreeMap::new(),
             nonce: 0,
         };
         world.engine.handle_connected(ServerIx::of_test(0), world.now);
@@ -75,7 +78,7 @@ impl World {
         subscription
     }
 
-    fn server(&mut self, address: SocketAddr) -> Subscription<ServerSnapshot> {
+    pub(super) fn server(&mut self, address: SocketAddr) -> Subscription<ServerSnapshot> {
         let subscription = self.targets.server(address);
         self.sync();
         subscription
@@ -90,11 +93,18 @@ impl World {
         self.engine.settle();
         while let Some(request) = self.engine.poll_transmit(ServerIx::of_test(0), self.now) {
             self.asked.insert(request.kind, request.names().iter().map(ToString::to_string).collect());
+            if let Ask::All { version, .. } = request.ask {
+                self.claimed.insert(request.kind, version);
+            }
         }
     }
 
     pub(super) fn asked(&self, kind: Kind) -> Vec<&str> {
         self.asked.get(&kind).into_iter().flatten().map(String::as_str).collect()
+    }
+
+    pub(super) fn claims(&self, kind: Kind) -> &str {
+        self.claimed.get(&kind).map_or("", |version| version)
     }
 
     pub(super) fn respond(&mut self, kind: Kind, good: Vec<(&str, Checked)>, bad: &[Bad]) {
@@ -147,7 +157,7 @@ impl World {
     }
 
     /// Listener `l` with routes `r`, one virtual host to `clusters`.
-    fn routes(&mut self, clusters: &[&str]) {
+    pub(super) fn routes(&mut self, clusters: &[&str]) {
         self.respond(Kind::Listener, vec![("l", listener("r"))], &[]);
         self.respond(Kind::Route, vec![("r", route("r", clusters))], &[]);
     }
@@ -199,7 +209,7 @@ pub(super) fn failed<S>(subscription: &Subscription<S>) -> String {
 }
 
 /// The ports of each cluster, or its error.
-fn summary(snapshot: &ClientSnapshot) -> Vec<String> {
+pub(super) fn summary(snapshot: &ClientSnapshot) -> Vec<String> {
     let entry = |entry: &mesh_core::snapshot::ClusterEntry| match &entry.cluster {
         Ok(cluster) => {
             let ports: Vec<String> = cluster
@@ -323,7 +333,6 @@ fn a_bad_update_of_anything_leaves_what_serves() {
     world.respond(Kind::Cluster, vec![], &[("a", "bad")]);
     world.respond(Kind::Endpoints, vec![], &[("eds-a", "bad")]);
     world.respond(Kind::Listener, vec![], &[]);
-    world.respond(Kind::Cluster, vec![], &[]);
     assert!(Arc::ptr_eq(&before, &ready(&target)), "nothing was published");
     world.respond(Kind::Endpoints, vec![("eds-a", endpoints([2]))], &[]);
     assert_eq!(summary(&ready(&target)), ["a: 2"], "and good updates still come through");
@@ -417,9 +426,9 @@ fn the_old_snapshot_serves_until_the_new_one_is_complete() {
     world.respond(Kind::Cluster, vec![("a", cluster("a"))], &[]);
     world.respond(Kind::Endpoints, vec![("eds-a", endpoints([1]))], &[]);
     world.respond(Kind::Route, vec![("r", route("r", &["b"]))], &[]);
-    assert_eq!(world.asked(Kind::Cluster), ["b"]);
+    assert_eq!(world.asked(Kind::Cluster), ["a", "b"], "what serves stays subscribed");
     assert_eq!(summary(&ready(&target)), ["a: 1"]);
-    world.respond(Kind::Cluster, vec![("b", cluster("b"))], &[]);
+    world.respond(Kind::Cluster, vec![("a", cluster("a")), ("b", cluster("b"))], &[]);
     assert_eq!(summary(&ready(&target)), ["a: 1"]);
     world.respond(Kind::Endpoints, vec![("eds-b", endpoints([2]))], &[]);
     assert_eq!(summary(&ready(&target)), ["b: 2"]);
@@ -538,7 +547,7 @@ fn targets_share_the_parts_that_they_have_in_common() {
     assert!(Arc::ptr_eq(&ready(&first).routes, &ready(&second).routes));
 }
 
-fn chain(name: &str, route: &str) -> FilterChain {
+pub(super) fn chain(name: &str, route: &str) -> FilterChain {
     FilterChain {
         name: name.into(),
         matches: ChainMatch::default(),

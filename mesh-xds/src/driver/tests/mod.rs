@@ -2,12 +2,15 @@
 
 mod engine;
 mod federation;
+mod histories;
+mod keeps;
 mod last_good;
 #[cfg(feature = "control-plane")]
 mod links;
 mod order;
 #[cfg(feature = "control-plane")]
 mod outage;
+mod planes;
 #[cfg(feature = "control-plane")]
 mod script;
 #[cfg(feature = "control-plane")]
