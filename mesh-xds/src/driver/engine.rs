@@ -204,7 +204,7 @@ impl Engine {
                     if on_data_error == OnDataError::Drop {
                         self.federation.forget_value(server, kind, &name);
                     }
-                    self.fail(kind, name, ConfigProblem::Invalid(reason), on_data_error);
+                    self.fail(kind, &name, ConfigProblem::Invalid(reason), on_data_error);
                 }
                 Update::Failed { kind, error: ResourceError { name, is_data_error, reason } } => {
                     tracing::warn!(%kind, name = &*name, reason = &*reason, "error instead of a resource");
@@ -212,18 +212,18 @@ impl Engine {
                     if rule == OnDataError::Drop {
                         self.federation.forget_value(server, kind, &name);
                     }
-                    self.fail(kind, name, ConfigProblem::ReceivedError(reason), rule);
+                    self.fail(kind, &name, ConfigProblem::ReceivedError(reason), rule);
                 }
                 Update::Deleted { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource deleted by the control plane");
-                    self.fail(kind, name, ConfigProblem::DoesNotExist, on_data_error);
+                    self.fail(kind, &name, ConfigProblem::DoesNotExist, on_data_error);
                 }
                 Update::Absent { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource did not come in time");
                     // A control plane that has said nothing at all is as good as none.
                     if self.heard || !self.restore(kind, &name) {
                         // What another one sent stays: a timer says nothing about that (gRFC A88).
-                        self.fail(kind, name, self.federation.absent(server), OnDataError::Keep);
+                        self.fail(kind, &name, self.federation.absent(server), OnDataError::Keep);
                     }
                 }
                 // The federation keeps this to itself, until there is nobody else to ask.
@@ -232,8 +232,8 @@ impl Engine {
         }
     }
 
-    fn fail(&mut self, kind: Kind, name: Name, problem: ConfigProblem, on_data_error: OnDataError) {
-        self.change(kind, &name, |store| store.fail(kind, &name, problem, on_data_error));
+    fn fail(&mut self, kind: Kind, name: &Name, problem: ConfigProblem, on_data_error: OnDataError) {
+        self.change(kind, name, |store| store.fail(kind, name, problem, on_data_error));
     }
 
     /// Changes one resource, follows what it names now, and remembers the targets that it concerns.

@@ -75,7 +75,14 @@ fn bad_responses_are_refused_by_name_and_path_and_no_call_notices() {
 impl Campaign {
     async fn start(protocol: Protocol) -> Self {
         let (lane, stream) = Lane::start(protocol, 2).await;
-        Self { lane, stream, table: table(), rng: Xoshiro::seeded(seed()), tally: Tally::default(), is_kept: false }
+        Self {
+            lane,
+            stream,
+            table: table(),
+            rng: Xoshiro::seeded(seed()),
+            tally: Tally::default(),
+            is_kept: false,
+        }
     }
 
     async fn rounds(mut self, rounds: u32) -> Self {

@@ -2,11 +2,12 @@
 //! refusals, lost streams, messages that are late. However it went, a client ends in the snapshot that the last complete
 //! state names, and what served is never taken away.
 //!
-//! `MESH_HISTORIES`, when the tests are built, says how many there are; `MESH_SEED` the first.
+//! `MESH_HISTORIES` says how many there are, `MESH_SEED` which is the first.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mesh_core::config::cluster::{ClusterConfig, Discovery};
@@ -494,21 +495,30 @@ fn run(habit: Habit, seed: u64, now: Instant) -> Result<(), String> {
     outcome.map_err(|why| format!("{habit:?}, seed {seed}: {why}\n{}", history.log.join("\n")))
 }
 
-/// In thousands of seconds of the clock of the histories, and seconds of ours.
 #[test]
 fn every_history_ends_in_the_snapshot_that_the_last_complete_state_names() {
-    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
-    let histories = number(option_env!("MESH_HISTORIES")).unwrap_or(1_000);
-    let first = number(option_env!("MESH_SEED")).unwrap_or(1);
+    #[expect(clippy::disallowed_methods, reason = "how much a test does is not the product's to know")]
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let histories = number("MESH_HISTORIES").unwrap_or(1_200);
+    let first = number("MESH_SEED").unwrap_or(1);
     #[expect(clippy::disallowed_methods, reason = "the origin of a clock that is moved by hand")]
     let now = Instant::now();
-    for seed in first..first + histories.div_ceil(Habit::ALL.len() as u64) {
-        for habit in Habit::ALL {
-            if let Err(why) = run(habit, seed, now) {
-                panic!("{why}");
+    let next = AtomicU64::new(first);
+    let end = first + histories.div_ceil(Habit::ALL.len() as u64);
+    let work = || {
+        while let seed = next.fetch_add(1, Ordering::Relaxed)
+            && seed < end
+        {
+            for habit in Habit::ALL {
+                run(habit, seed, now).unwrap_or_else(|why| panic!("{why}"));
             }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+            scope.spawn(work);
+        }
+    });
 }
 
 /// The routes within a listener of a server name clusters that it has nothing to send to.
