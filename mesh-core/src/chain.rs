@@ -6,6 +6,10 @@
 //!
 //! Deviation from gRPC C-core and Go: the destination prefix counts on every listener, not only on a wildcard one.
 //! An address is always compared in its canonical form (`::ffff:10.0.0.1` is `10.0.0.1`).
+//!
+//! A connection over a unix-domain socket has no addresses: a chain that asks for a prefix or a port does not match it.
+//! Its peer is on the same host, so it is `SAME_IP_OR_LOOPBACK`, as in Envoy. Deviation: Envoy compares prefixes
+//! with an address that it makes up.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,11 +19,16 @@ use crate::config::listener::{ChainMatch, ServerListener, SourceType};
 
 /// The two ends of a connection; all that a chain is chosen by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ends {
-    /// Our address.
-    pub local: SocketAddr,
-    /// The peer's address.
-    pub remote: SocketAddr,
+pub enum Ends {
+    /// A TCP connection.
+    Ip {
+        /// Our address.
+        local: SocketAddr,
+        /// The peer's address.
+        remote: SocketAddr,
+    },
+    /// A connection over a unix-domain socket.
+    Unix,
 }
 
 // === impl ServerListener ===
@@ -29,9 +38,14 @@ impl ServerListener {
     /// the connection.
     #[must_use]
     pub fn find_chain(&self, ends: &Ends) -> Option<usize> {
-        let local = ends.local.ip().to_canonical();
-        let remote = ends.remote.ip().to_canonical();
-        let source = if remote == local || remote.is_loopback() {
+        let (local, remote, port) = match ends {
+            Ends::Ip { local, remote } => {
+                (Some(local.ip().to_canonical()), Some(remote.ip().to_canonical()), Some(remote.port()))
+            }
+            Ends::Unix => (None, None, None),
+        };
+        // Without addresses both are none, and the same.
+        let source = if remote == local || remote.is_some_and(|remote| remote.is_loopback()) {
             SourceType::SameIpOrLoopback
         } else {
             SourceType::External
@@ -47,7 +61,7 @@ impl ServerListener {
         keep_best(&mut left, |m| prefix_rank(&m.source, remote));
         keep_best(&mut left, |m| match &m.source_ports[..] {
             [] => Some(0),
-            ports => ports.contains(&ends.remote.port()).then_some(1),
+            ports => port.is_some_and(|port| ports.contains(&port)).then_some(1),
         });
         let default = || self.default_chain.as_ref().map(|_| self.chains.len());
         left.first().map(|(position, _)| *position).or_else(default)
@@ -61,10 +75,11 @@ fn keep_best<R: Ord>(left: &mut Vec<(usize, &ChainMatch)>, rank: impl Fn(&ChainM
 }
 
 /// No prefix ranks below a prefix of length 0, which still asks for the address family.
-fn prefix_rank(prefixes: &[IpNet], address: IpAddr) -> Option<u8> {
+fn prefix_rank(prefixes: &[IpNet], address: Option<IpAddr>) -> Option<u8> {
     if prefixes.is_empty() {
         return Some(0);
     }
+    let address = address?;
     prefixes.iter().filter(|net| net.contains(&address)).map(|net| net.prefix_len() + 1).max()
 }
 
@@ -73,6 +88,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::config::endpoints::Address;
     use crate::config::listener::{FilterChain, HttpConfig, RouteSource};
 
     fn chain(matches: ChainMatch) -> FilterChain {
@@ -87,7 +103,7 @@ mod tests {
 
     fn listener(chains: Vec<ChainMatch>, default: bool) -> ServerListener {
         ServerListener {
-            address: "0.0.0.0:80".parse().unwrap(),
+            address: Address::Socket("0.0.0.0:80".parse().unwrap()),
             chains: chains.into_iter().map(chain).collect(),
             default_chain: default.then(|| chain(ChainMatch::default())),
         }
@@ -106,7 +122,7 @@ mod tests {
     }
 
     fn ends(local: &str, remote: &str) -> Ends {
-        Ends { local: local.parse().unwrap(), remote: remote.parse().unwrap() }
+        Ends::Ip { local: local.parse().unwrap(), remote: remote.parse().unwrap() }
     }
 
     #[test]
@@ -144,6 +160,24 @@ mod tests {
         assert_eq!(l.find_chain(&ends("10.0.0.1:80", "10.0.0.2:1")), Some(0));
         let l = listener(vec![of(SourceType::External)], false);
         assert_eq!(l.find_chain(&ends("10.0.0.1:80", "127.0.0.1:1")), None);
+    }
+
+    #[test]
+    fn a_connection_over_a_unix_socket_is_of_this_host_and_has_neither_prefix_nor_port() {
+        let of = |source_type| ChainMatch { source_type, ..ChainMatch::default() };
+        let find = |chains| listener(chains, true).find_chain(&Ends::Unix);
+        assert_eq!(find(vec![to(&[])]), Some(0));
+        assert_eq!(find(vec![of(SourceType::SameIpOrLoopback)]), Some(0));
+        let port = ChainMatch { source_ports: (1..=u16::MAX).collect(), ..ChainMatch::default() };
+        for other in [
+            to(&["0.0.0.0/0", "::/0", "255.255.255.255/32"]),
+            from(&["0.0.0.0/0", "::/0", "255.255.255.255/32", "127.0.0.0/8"]),
+            of(SourceType::External),
+            port,
+        ] {
+            assert_eq!(find(vec![other.clone()]), Some(1), "{other:?}");
+            assert_eq!(listener(vec![other], false).find_chain(&Ends::Unix), None);
+        }
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+
+use crate::chain::Ends;
+use crate::config::endpoints::Address;
 
 /// A SPIFFE id: `spiffe://trust-domain/path`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,10 +25,12 @@ pub struct InvalidSpiffeId {
 /// Who is at the other end of a connection: what TLS proved, nothing that a header claims.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Peer {
-    /// The peer's socket address; none over a unix socket.
+    /// The peer's socket address; none over a unix-domain socket.
     pub remote: Option<SocketAddr>,
-    /// Our own socket address.
+    /// Our own socket address; none over a unix-domain socket.
     pub local: Option<SocketAddr>,
+    /// Over a unix-domain socket, the address that we listen on: a path or, after an `@`, an abstract name.
+    pub unix: Option<Arc<Path>>,
     /// None for plaintext.
     pub tls: Option<Arc<TlsPeer>>,
 }
@@ -127,6 +133,28 @@ impl Peer {
     #[must_use]
     pub fn spiffe(&self) -> Option<&SpiffeId> {
         self.certificate()?.spiffe.as_ref()
+    }
+
+    /// What its filter chain is chosen by.
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        match (self.local, self.remote) {
+            (Some(local), Some(remote)) => Ends::Ip { local, remote },
+            _ => Ends::Unix,
+        }
+    }
+
+    /// Our address, for logs.
+    #[must_use]
+    pub fn local_address(&self) -> Option<Address> {
+        self.local.map(Address::Socket).or_else(|| self.unix.clone().map(Address::Unix))
+    }
+
+    /// The address that the peer comes from, for logs. Peers of a unix-domain socket hardly ever have one of their own,
+    /// and what they bind to proves nothing: as in Envoy it is that of the socket they came to.
+    #[must_use]
+    pub fn remote_address(&self) -> Option<Address> {
+        self.remote.map(Address::Socket).or_else(|| self.unix.clone().map(Address::Unix))
     }
 
     /// The names of the verified certificate.

@@ -5,7 +5,6 @@
 //! shared by `Arc` from one snapshot to the next.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +14,7 @@ use arc_swap::ArcSwap;
 
 use crate::chunked::Chunked;
 use crate::config::cluster::ClusterConfig;
-use crate::config::endpoints::EndpointsConfig;
+use crate::config::endpoints::{Address, EndpointsConfig};
 use crate::config::listener::{FilterChain, HttpConfig, ListenerConfig};
 use crate::route::{ClusterIx, RouteTable};
 
@@ -140,7 +139,7 @@ pub trait ConfigSource: Send + Sync + 'static {
     fn client(&self, target: &str) -> Subscription<ClientSnapshot>;
 
     /// Opens a server target by its listening address.
-    fn server(&self, address: SocketAddr) -> Subscription<ServerSnapshot>;
+    fn server(&self, address: &Address) -> Subscription<ServerSnapshot>;
 
     /// What is in use and does not do all that it says: see [`UnappliedFields`]. A source of code has none.
     fn unapplied(&self) -> Vec<UnappliedFields> {

@@ -106,7 +106,7 @@ pub fn plaintext_peer() -> Peer {
     Peer {
         remote: Some(SocketAddr::from(([10, 0, 0, 1], 40_000))),
         local: Some(SocketAddr::from(([10, 0, 0, 2], 443))),
-        tls: None,
+        ..Peer::default()
     }
 }
 

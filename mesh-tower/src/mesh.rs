@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use mesh_core::error::Reason;
 use mesh_core::snapshot::{ClientSnapshot, ConfigSource, Subscription, UnappliedFields};
-use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -27,7 +26,7 @@ use crate::runtime::registry::Runtime;
 use crate::server::{ServerLayer, ServerLimits, ServerParts, ServerRuntime};
 use crate::telemetry::Telemetry;
 use crate::tls::TlsRuntime;
-use crate::transport::listen::MeshListener;
+use crate::transport::listen::{ListeningSocket, MeshListener};
 use crate::transport::serve::serve;
 
 /// The mesh of one process. Cheap to clone; clones are the same mesh.
@@ -151,13 +150,17 @@ impl Mesh {
         Ok(())
     }
 
-    /// Serves an application on a socket: tonic's `Routes`, axum's `Router`, any service of HTTP requests. Policy is
-    /// around the whole of it. Returns when the mesh has drained: when the calls that it served have ended, and those that
+    /// Serves an application on a socket, a `TcpListener` or a `UnixListener`: tonic's `Routes`, axum's `Router`, any
+    /// service of HTTP requests. Policy is around the whole of it. Returns when the mesh has drained: when the calls that it served have ended, and those that
     /// the application makes through the mesh, or at the limit of the shutdown.
+    ///
+    /// The configuration of a unix-domain socket is the listener of its address, `unix:PATH` (`unix:@NAME` in Linux's
+    /// abstract namespace). Its peers have no addresses: what a rule asks about one is answered against the request, and
+    /// filter chains that ask for one do not match. The file of the socket is the application's, also at the end.
     ///
     /// # Errors
     /// When the mesh was shut down before.
-    pub async fn serve<S, B>(&self, tcp: TcpListener, app: S) -> Result<(), Error>
+    pub async fn serve<S, B>(&self, socket: impl Into<ListeningSocket>, app: S) -> Result<(), Error>
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -168,7 +171,7 @@ impl Mesh {
         if self.inner.shared.shut_down.load(Ordering::Relaxed) {
             return Err(Error::setup("the mesh was shut down"));
         }
-        serve(self.inner.server.clone(), tcp, app).await;
+        serve(self.inner.server.clone(), socket.into(), app).await;
         tokio::select! {
             () = self.inner.finish() => {}
             () = self.inner.drain.forced() => {}
@@ -178,8 +181,8 @@ impl Mesh {
 
     /// Connections for tonic's or axum's own server, which also needs the [`Mesh::server_layer`].
     #[must_use]
-    pub fn listen(&self, tcp: TcpListener) -> MeshListener {
-        MeshListener::new(self.inner.server.clone(), tcp)
+    pub fn listen(&self, socket: impl Into<ListeningSocket>) -> MeshListener {
+        MeshListener::new(self.inner.server.clone(), socket.into())
     }
 
     /// The server stack for tonic's or axum's own server, over the connections of [`Mesh::listen`].

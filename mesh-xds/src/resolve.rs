@@ -5,9 +5,9 @@
 //! one per port, hosts matched by authority) would be another answer to the same question.
 //! Which control planes are asked for it is the business of its authority.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mesh_core::config::endpoints::Address;
 use mesh_core::snapshot::{ConfigError, ConfigProblem};
 
 use crate::ads::{Kind, Name};
@@ -47,7 +47,7 @@ impl Resolver {
     }
 
     /// The listener of a server that listens on `address`.
-    pub(crate) fn server(&self, address: SocketAddr) -> Root {
+    pub(crate) fn server(&self, address: &Address) -> Root {
         match self.bootstrap.server_listener_template() {
             Some(template) => Ok(canonical(&template.for_address(address))),
             None => {
@@ -80,6 +80,8 @@ impl Resolver {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use serde_json::json;
 
@@ -137,18 +139,26 @@ mod tests {
         let name = |id: &str| format!("xdstp://a/envoy.config.listener.v3.Listener/{id}?app=shop&zone=1");
         assert_eq!(resolver.client("xds://a/x").unwrap(), name("x").into());
         assert_eq!(resolver.client("xds://a/x#y?z").unwrap(), name("x%23y%3Fz").into());
-        assert_eq!(resolver.server("[::1]:80".parse().unwrap()).unwrap(), name("%5B::1%5D:80").into());
+        assert_eq!(
+            resolver.server(&Address::Socket("[::1]:80".parse().unwrap())).unwrap(),
+            name("%5B::1%5D:80").into()
+        );
+        let unix = Address::from(Path::new("/run/a shop.sock"));
+        assert_eq!(resolver.server(&unix).unwrap(), name("unix:/run/a%20shop.sock").into());
     }
 
     #[test]
     fn a_server_needs_a_template() {
-        let address: SocketAddr = "[::1]:80".parse().unwrap();
-        let text = why(resolver(json!({})).server(address));
+        let address = Address::Socket("[::1]:80".parse().unwrap());
+        let text = why(resolver(json!({})).server(&address));
         assert!(
             text.contains("[::1]:80") && text.contains("server_listener_resource_name_template"),
             "{text}"
         );
         let resolver = resolver(json!({"server_listener_resource_name_template": "s/%s"}));
-        assert_eq!(resolver.server(address), Ok("s/[::1]:80".into()));
+        assert_eq!(resolver.server(&address), Ok("s/[::1]:80".into()));
+        for (path, name) in [("/run/shop.sock", "s/unix:/run/shop.sock"), ("@shop", "s/unix:@shop")] {
+            assert_eq!(resolver.server(&Address::from(Path::new(path))), Ok(name.into()));
+        }
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use mesh_core::config::endpoints::Address;
 use mesh_core::rng::Xoshiro;
 use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription, UnappliedFields};
 use tokio::runtime::Handle;
@@ -129,7 +129,7 @@ impl ConfigSource for XdsSource {
         self.targets.client(target)
     }
 
-    fn server(&self, address: SocketAddr) -> Subscription<ServerSnapshot> {
+    fn server(&self, address: &Address) -> Subscription<ServerSnapshot> {
         self.targets.server(address)
     }
 

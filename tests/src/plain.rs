@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_core::config::cluster::{ClusterConfig, UpstreamProtocol};
+use mesh_core::config::endpoints::Address;
 use mesh_core::config::listener::{
     ChainMatch, FilterChain, HttpConfig, ListenerConfig, RouteSource, ServerListener,
 };
@@ -68,7 +69,7 @@ impl ConfigSource for Plain {
         Subscription::fixed(SnapshotCell::new(resolution))
     }
 
-    fn server(&self, address: SocketAddr) -> Subscription<ServerSnapshot> {
+    fn server(&self, address: &Address) -> Subscription<ServerSnapshot> {
         let mut everything = testing::route("/", "unused");
         everything.action = RouteAction::NonForwarding;
         let routes = routes(vec![everything]);
@@ -79,7 +80,7 @@ impl ConfigSource for Plain {
             network_rbac: Vec::new(),
             http: HttpConfig::new(RouteSource::Inline(Arc::clone(routes.config()))),
         };
-        let listener = ServerListener { address, chains: vec![chain], default_chain: None };
+        let listener = ServerListener { address: address.clone(), chains: vec![chain], default_chain: None };
         let snapshot = ServerSnapshot {
             version: 1,
             listener: Arc::new(ListenerConfig::Server(listener)),

@@ -1,8 +1,8 @@
 //! A source of configuration that a mesh and a test share: the test sees when something has arrived.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mesh_core::config::endpoints::Address;
 use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription, UnappliedFields};
 use mesh_xds::XdsSource;
 
@@ -21,7 +21,7 @@ impl ConfigSource for Shared {
         self.0.client(target)
     }
 
-    fn server(&self, address: SocketAddr) -> Subscription<ServerSnapshot> {
+    fn server(&self, address: &Address) -> Subscription<ServerSnapshot> {
         self.0.server(address)
     }
 

@@ -70,12 +70,12 @@ pub struct EndpointExtra {
     pub workload: Option<Arc<WorkloadLabels>>,
 }
 
-/// An address to connect to.
+/// The address of a socket, to connect to or to listen on (`core.v3.Address`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// IP and port.
     Socket(SocketAddr),
-    /// A unix-domain socket.
+    /// A unix-domain socket: its path or, after an `@`, its name in Linux's abstract namespace (`core.v3.Pipe`).
     Unix(Arc<Path>),
 }
 
@@ -152,5 +152,11 @@ impl fmt::Display for Address {
 impl From<SocketAddr> for Address {
     fn from(addr: SocketAddr) -> Self {
         Self::Socket(addr)
+    }
+}
+
+impl From<&Path> for Address {
+    fn from(path: &Path) -> Self {
+        Self::Unix(path.into())
     }
 }

@@ -1,11 +1,11 @@
 //! `envoy.config.listener.v3.Listener`: what a client target or a server address starts from.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::endpoints::Address;
 use super::filter::HttpFilter;
 use super::route::RouteConfig;
 use super::security::DownstreamTls;
@@ -69,7 +69,7 @@ pub enum RouteSource {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerListener {
     /// The address that the configuration names.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Chains in order; the most specific match wins, not the first (gRFC A36).
     pub chains: Vec<FilterChain>,
     /// The chain of connections that match no other; none closes them.

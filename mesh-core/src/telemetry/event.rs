@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::endpoints::Address;
 use crate::config::telemetry::WorkloadLabels;
+use crate::identity::Peer;
 use crate::outcome::{GrpcCode, ResponseFlags};
 use crate::request::RequestKind;
 
@@ -50,6 +51,8 @@ pub struct RequestEvent<'a> {
     pub upstream: Option<&'a Address>,
     /// Labels of that endpoint's workload.
     pub upstream_workload: Option<&'a Arc<WorkloadLabels>>,
+    /// The peer whose request it is (server), none on a client.
+    pub downstream: Option<&'a Peer>,
     /// Verified principal of the peer (`spiffe://…`).
     pub peer_principal: Option<&'a str>,
     /// Whether the connection was mutually authenticated.

@@ -2,7 +2,6 @@
 //! recorder of events.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -246,7 +245,7 @@ impl ConfigSource for OneTarget {
         Subscription::fixed(SnapshotCell::new(Resolution::Failed(Self::problem())))
     }
 
-    fn server(&self, _: SocketAddr) -> Subscription<ServerSnapshot> {
+    fn server(&self, _: &Address) -> Subscription<ServerSnapshot> {
         Subscription::fixed(SnapshotCell::new(Resolution::Failed(Self::problem())))
     }
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::path::Path;
 
 use axum::extract::connect_info::Connected;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::{IncomingStream, Listener};
 use http::StatusCode;
 use http::request::Parts;
+use mesh_core::config::endpoints::Address;
 
 use crate::error::Error;
 use crate::server::Peer;
@@ -24,20 +25,20 @@ pub struct MissingPeer {}
 
 impl Listener for MeshListener {
     type Io = MeshIo;
-    type Addr = SocketAddr;
+    type Addr = Address;
 
     /// Never ready once the mesh drains: the server's graceful shutdown, by `mesh.draining()`, is what ends it.
-    async fn accept(&mut self) -> (MeshIo, SocketAddr) {
+    async fn accept(&mut self) -> (MeshIo, Address) {
         match poll_fn(|cx| self.poll_connection(cx)).await {
             Some(io) => {
-                let remote = io.peer().remote.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+                let remote = io.peer().remote_address().unwrap_or_else(|| Address::from(Path::new("")));
                 (io, remote)
             }
             None => pending().await,
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<Address> {
         Self::local_addr(self)
     }
 }

@@ -243,6 +243,7 @@ impl Report {
             service: None,
             upstream: None,
             upstream_workload: None,
+            downstream: Some(&exchange.peer),
             peer_principal: principal(&exchange.peer),
             mutual_tls: exchange.peer.certificate().is_some(),
             trace: self.span.as_ref().map(|span| span.context().ids),

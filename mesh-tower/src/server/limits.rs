@@ -19,7 +19,8 @@ pub struct ServerLimits {
     /// The share of one connection in `requests`; none is a half of them. One more is answered UNAVAILABLE or 503.
     pub requests_per_connection: Option<usize>,
     /// The share of one peer address (of one /64 for IPv6) in `requests`. None by default, because a gateway is one
-    /// address; with a share set, the address with the most requests is the heaviest.
+    /// address; with a share set, the address with the most requests is the heaviest. Peers of a unix-domain socket have no
+    /// address, and only the share of each connection.
     pub requests_per_address: Option<usize>,
     /// TLS handshakes that wait for their clients at once, per listener. Above it, and where connections or file
     /// descriptors run out, the address with the most of them gives way: its oldest one is closed, if it has waited for

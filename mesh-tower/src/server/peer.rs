@@ -44,6 +44,9 @@ pub(crate) struct Connection {
     pub(crate) holding: Holding,
 }
 
+/// Where a peer comes from, for logs: an address, `unix:` and a path, or `-`.
+pub(crate) struct RemoteOf<'a>(pub(crate) &'a identity::Peer);
+
 // === impl Peer ===
 
 impl Peer {
@@ -156,5 +159,16 @@ impl Deref for Peer {
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
+    }
+}
+
+// === impl RemoteOf ===
+
+impl fmt::Display for RemoteOf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.remote_address() {
+            Some(address) => address.fmt(f),
+            None => f.write_str("-"),
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mesh_core::identity::Peer;
 use tokio::time::Instant;
 
+use super::peer::RemoteOf;
 use crate::telemetry::throttle::Throttle;
 
 /// Lines a second, of each kind.
@@ -62,25 +63,25 @@ impl Refused {
         if let Some(count) = self.counts.get(why as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        let (reason, remote, principal) = (why.label(), peer.remote, Principal(peer));
+        let (reason, remote, principal) = (why.label(), RemoteOf(peer), Principal(peer));
         // Port scans and health checks end before their handshake: of no interest to anybody, and not at others' expense.
         let throttle = (why != Why::Unfinished).then_some(&self.connections);
         match throttle.and_then(|throttle| throttle.take(Instant::now())) {
             Some(left_out) => {
-                tracing::info!(reason, ?remote, %principal, %error, left_out, "connection refused");
+                tracing::info!(reason, %remote, %principal, %error, left_out, "connection refused");
             }
-            None => tracing::debug!(reason, ?remote, %principal, %error, "connection refused"),
+            None => tracing::debug!(reason, %remote, %principal, %error, "connection refused"),
         }
     }
 
     /// A request is denied by a filter.
     pub(crate) fn request(&self, filter: &str, policy: Option<&str>, peer: &Peer, path: &str) {
-        let (remote, principal, policy) = (peer.remote, Principal(peer), policy.unwrap_or(NO_POLICY));
+        let (remote, principal, policy) = (RemoteOf(peer), Principal(peer), policy.unwrap_or(NO_POLICY));
         match self.requests.take(Instant::now()) {
             Some(left_out) => {
-                tracing::info!(filter, policy, ?remote, %principal, path, left_out, "request denied");
+                tracing::info!(filter, policy, %remote, %principal, path, left_out, "request denied");
             }
-            None => tracing::debug!(filter, policy, ?remote, %principal, path, "request denied"),
+            None => tracing::debug!(filter, policy, %remote, %principal, path, "request denied"),
         }
     }
 

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mesh_core::chain::Ends;
+use mesh_core::config::endpoints::Address;
 use mesh_core::config::filter::{FilterConfig, HttpFilter};
 use mesh_core::config::listener::{
     ChainMatch, FilterChain, HttpConfig, ListenerConfig, RouteSource, ServerListener,
@@ -60,6 +60,7 @@ pub(crate) struct Seen {
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
     pub(crate) principal: Option<String>,
+    pub(crate) remote: Option<String>,
 }
 
 #[derive(Debug)]
@@ -92,20 +93,20 @@ impl World {
     }
 
     /// Publishes chains that all serve every path, each with the routes of `routes`.
-    pub(crate) fn publish(&self, version: u64, address: SocketAddr, chains: Vec<FilterChain>) {
+    pub(crate) fn publish(&self, version: u64, address: impl Into<Address>, chains: Vec<FilterChain>) {
         self.publish_routes(version, address, chains, &everything());
     }
 
     pub(crate) fn publish_routes(
         &self,
         version: u64,
-        address: SocketAddr,
+        address: impl Into<Address>,
         chains: Vec<FilterChain>,
         routes: &Arc<RouteConfig>,
     ) {
         let table = Arc::new(RouteTable::compile(routes.clone()));
         let routes = chains.iter().map(|_| Ok(table.clone())).collect();
-        let listener = ServerListener { address, chains, default_chain: None };
+        let listener = ServerListener { address: address.into(), chains, default_chain: None };
         let listener = Arc::new(ListenerConfig::Server(listener));
         self.config.publish(Resolution::Ready(Arc::new(ServerSnapshot { version, listener, routes })));
     }
@@ -122,9 +123,9 @@ impl World {
         let resolution = self.config.load();
         let Resolution::Ready(snapshot) = &*resolution else { panic!("published above") };
         let chains = Chains::of(snapshot, None, None).unwrap();
-        let ends = Ends { local, remote: remote.parse().unwrap() };
-        let chain = chains.find(&ends).unwrap().clone();
-        let peer = identity::Peer { remote: Some(ends.remote), local: Some(local), tls: None };
+        let remote = Some(remote.parse().unwrap());
+        let peer = identity::Peer { remote, local: Some(local), ..Default::default() };
+        let chain = chains.find(&peer.ends()).unwrap().clone();
         AcceptedPeer::new(Connection::new(peer, chain, self.server.clone()))
     }
 
@@ -244,6 +245,10 @@ impl EventSink for Events {
             request_bytes: event.request_bytes,
             response_bytes: event.response_bytes,
             principal: event.peer_principal.map(str::to_owned),
+            remote: event
+                .downstream
+                .and_then(identity::Peer::remote_address)
+                .map(|address| address.to_string()),
         });
         self.more.notify_one();
     }
@@ -257,7 +262,7 @@ impl ConfigSource for OneCell {
         Subscription::fixed(SnapshotCell::new(Resolution::Failed(error)))
     }
 
-    fn server(&self, _: SocketAddr) -> Subscription<ServerSnapshot> {
+    fn server(&self, _: &Address) -> Subscription<ServerSnapshot> {
         Subscription::fixed(self.0.clone())
     }
 }

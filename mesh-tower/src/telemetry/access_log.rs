@@ -11,6 +11,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mesh_core::config::endpoints::Address;
+use mesh_core::identity::Peer;
 use mesh_core::telemetry::event::{EventSink, Reporter, RequestEvent};
 
 /// Writes one line per request. Dropping it writes what is queued, then ends its thread.
@@ -98,7 +100,7 @@ fn text(event: &RequestEvent<'_>, start: Duration) -> String {
     let mut line = String::with_capacity(256);
     let _ = writeln!(
         line,
-        r#"[{time}] "{method} {path} {protocol}" {code} {flags} {details} - "-" {received} {sent} {ms} - "-" "-" "-" "{authority}" "{upstream}" {cluster} - - - - {route}{trace}"#,
+        r#"[{time}] "{method} {path} {protocol}" {code} {flags} {details} - "-" {received} {sent} {ms} - "-" "-" "-" "{authority}" "{upstream}" {cluster} - {local} {remote} - {route}{trace}"#,
         time = rfc3339(start),
         method = clean(event.method),
         path = clean(event.path),
@@ -110,8 +112,10 @@ fn text(event: &RequestEvent<'_>, start: Duration) -> String {
         sent = event.response_bytes,
         ms = event.duration.as_millis(),
         authority = clean(event.authority),
-        upstream = event.upstream.map_or_else(|| "-".to_owned(), ToString::to_string),
+        upstream = event.upstream.map_or_else(dash, ToString::to_string),
         cluster = or_dash(event.cluster),
+        local = shown(event.downstream.and_then(Peer::local_address)).unwrap_or_else(dash),
+        remote = shown(event.downstream.and_then(Peer::remote_address)).unwrap_or_else(dash),
         route = or_dash(event.route),
         trace = event.trace.map(|ids| format!(" {:032x}", ids.trace)).unwrap_or_default(),
     );
@@ -148,6 +152,12 @@ fn json(event: &RequestEvent<'_>, start: Duration) -> String {
         event.upstream.map_or_else(|| "null".to_owned(), |host| quoted(&host.to_string())),
     );
     field("upstream_cluster", quoted(event.cluster));
+    for (name, address) in [
+        ("downstream_local_address", event.downstream.and_then(Peer::local_address)),
+        ("downstream_remote_address", event.downstream.and_then(Peer::remote_address)),
+    ] {
+        field(name, address.map_or_else(|| "null".to_owned(), |address| quoted(&address.to_string())));
+    }
     field("peer_principal", event.peer_principal.map_or_else(|| "null".to_owned(), quoted));
     field(
         "trace_id",
@@ -155,6 +165,15 @@ fn json(event: &RequestEvent<'_>, start: Duration) -> String {
     );
     line.push_str("}\n");
     line
+}
+
+/// An address in the text form: a path may hold anything.
+fn shown(address: Option<Address>) -> Option<String> {
+    address.map(|address| clean(&address.to_string()).replace(' ', "?"))
+}
+
+fn dash() -> String {
+    "-".to_owned()
 }
 
 fn or_dash(text: &str) -> &str {
@@ -245,6 +264,31 @@ mod tests {
             "\"GET /reviews/1 HTTP/2\" 200 - via_upstream - \"-\" 100 2000 7 - \"-\" \"-\" \"-\" \"reviews:9080\" \"-\" \
              outbound|9080||reviews - - - - default\n"
         );
+    }
+
+    #[test]
+    fn a_servers_line_has_both_addresses_of_the_connection() {
+        let unix =
+            Peer { unix: Some(std::path::Path::new("/run/a \"shop\".sock").into()), ..Peer::default() };
+        for (peer, text, json) in [
+            (
+                mesh_core::testing::plaintext_peer(),
+                "- 10.0.0.2:443 10.0.0.1:40000 - ",
+                r#""downstream_local_address":"10.0.0.2:443","downstream_remote_address":"10.0.0.1:40000""#,
+            ),
+            (
+                unix,
+                "- unix:/run/a??shop?.sock unix:/run/a??shop?.sock - ",
+                r#""downstream_remote_address":"unix:/run/a \"shop\".sock""#,
+            ),
+        ] {
+            let served = RequestEvent { downstream: Some(&peer), ..event() };
+            let line = written(Format::Text, &served);
+            assert!(line.contains(&format!("outbound|9080||reviews {text}default")), "{line}");
+            let line = written(Format::Json, &served);
+            assert!(line.contains(json), "{line}");
+        }
+        assert!(written(Format::Json, &event()).contains(r#""downstream_remote_address":null"#));
     }
 
     #[test]

@@ -29,8 +29,22 @@ impl Connector for SocketConnector {
 
 #[cfg(unix)]
 async fn connect_unix(path: &std::path::Path) -> io::Result<BoxIo> {
-    Ok(Box::new(tokio::net::UnixStream::connect(path).await?))
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    use tokio::net::UnixStream;
+    let stream = match path.as_os_str().as_bytes() {
+        // The system's own spelling of an abstract name.
+        [b'@', name @ ..] if ABSTRACT_NAMES => {
+            UnixStream::connect(OsString::from_vec([&[0], name].concat())).await?
+        }
+        _ => UnixStream::connect(path).await?,
+    };
+    Ok(Box::new(stream))
 }
+
+/// Whether the system has sockets by name, without a file. Elsewhere a name with an `@` is a path.
+#[cfg(unix)]
+const ABSTRACT_NAMES: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 #[cfg(not(unix))]
 async fn connect_unix(_path: &std::path::Path) -> io::Result<BoxIo> {
@@ -81,17 +95,30 @@ mod tests {
     }
 
     #[cfg(unix)]
-    #[tokio::test]
-    async fn requests_travel_over_unix_sockets() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let path = dir.path().join("peer.sock");
-        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    async fn travels_over_unix(listener: tokio::net::UnixListener, address: &std::path::Path) {
         spawn(async move {
             let (io, _) = listener.accept().await.unwrap();
             serve_h2(io, ::h2::server::Builder::new(), echo).await;
         });
-        let pool = pool(Address::Unix(path.into()));
+        let pool = pool(Address::from(address));
         let lease = pool.acquire(&KEY).await.unwrap();
         assert!(lease.send(post(Body::full("x"))).await.unwrap().status().is_success());
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn requests_travel_over_unix_sockets() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("peer.sock");
+        travels_over_unix(tokio::net::UnixListener::bind(&path).unwrap(), &path).await;
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn requests_travel_to_an_abstract_name() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let name = dir.path().display();
+        let listener = tokio::net::UnixListener::bind(format!("\0{name}")).unwrap();
+        travels_over_unix(listener, format!("@{name}").as_ref()).await;
     }
 }

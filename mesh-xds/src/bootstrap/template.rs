@@ -1,6 +1,6 @@
 //! Names of listener resources, made from a target or a listening address (gRFC A27, A36, A47).
 
-use std::net::SocketAddr;
+use mesh_core::config::endpoints::Address;
 
 use super::error::Reason;
 use crate::xdstp::encode_path;
@@ -41,9 +41,10 @@ impl ListenerTemplate {
         }
     }
 
-    /// The listener of a server's address; IPv6 is in brackets.
+    /// The listener of a server's address: `10.0.0.1:80`, `[::1]:80` or, as gRPC names a unix-domain socket,
+    /// `unix:/run/shop.sock`.
     #[must_use]
-    pub fn for_address(&self, address: SocketAddr) -> String {
+    pub fn for_address(&self, address: &Address) -> String {
         self.for_target(&address.to_string())
     }
 

@@ -70,7 +70,7 @@ fn the_document_of_istios_agent_is_understood() {
     );
     let template = bootstrap.server_listener_template().unwrap();
     let address: SocketAddr = "[::1]:9080".parse().unwrap();
-    assert_eq!(template.for_address(address), "xds.istio.io/grpc/lds/inbound/[::1]:9080");
+    assert_eq!(template.for_address(&address.into()), "xds.istio.io/grpc/lds/inbound/[::1]:9080");
     assert_eq!(bootstrap.client_listener_template().for_target("a.b:80"), "a.b:80");
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use mesh_core::config::endpoints::Address;
 use mesh_core::snapshot::{
     ClientSnapshot, ConfigError, ConfigProblem, Resolution, ServerSnapshot, SnapshotCell,
 };
@@ -40,7 +41,7 @@ pub(crate) struct Engine {
     /// A control plane has answered since the start.
     heard: bool,
     clients: BTreeMap<Arc<str>, Target<ClientSnapshot, ClientAssembly>>,
-    servers: BTreeMap<std::net::SocketAddr, Target<ServerSnapshot, ()>>,
+    servers: BTreeMap<Address, Target<ServerSnapshot, ()>>,
     /// Version of the last snapshot.
     version: u64,
     /// What changed since the targets were last assembled, by the listener that they start from.

@@ -4,9 +4,9 @@
 //! and wake the driver, which takes the table as it is then, whatever the number of changes.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mesh_core::config::endpoints::Address;
 use mesh_core::snapshot::{ClientSnapshot, ServerSnapshot, SnapshotCell, Subscription};
 use tokio::sync::Notify;
 
@@ -26,7 +26,7 @@ pub(crate) struct Targets {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Open {
     pub(crate) clients: BTreeMap<Arc<str>, Entry<ClientSnapshot>>,
-    pub(crate) servers: BTreeMap<SocketAddr, Entry<ServerSnapshot>>,
+    pub(crate) servers: BTreeMap<Address, Entry<ServerSnapshot>>,
 }
 
 /// One open target.
@@ -63,8 +63,8 @@ impl Targets {
         self.subscribe(Arc::<str>::from(target))
     }
 
-    pub(crate) fn server(self: &Arc<Self>, address: SocketAddr) -> Subscription<ServerSnapshot> {
-        self.subscribe(address)
+    pub(crate) fn server(self: &Arc<Self>, address: &Address) -> Subscription<ServerSnapshot> {
+        self.subscribe(address.clone())
     }
 
     /// The table as it is now.
@@ -137,7 +137,7 @@ impl Key for Arc<str> {
     }
 }
 
-impl Key for SocketAddr {
+impl Key for Address {
     type Snapshot = ServerSnapshot;
 
     fn table(open: &mut Open) -> &mut BTreeMap<Self, Entry<ServerSnapshot>> {
@@ -145,6 +145,6 @@ impl Key for SocketAddr {
     }
 
     fn root(&self, resolver: &Resolver) -> Root {
-        resolver.server(*self)
+        resolver.server(self)
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use mesh_core::config::endpoints::Address;
 use mesh_core::config::listener::ListenerConfig;
 
 use crate::ads::{Kind, Name};
@@ -19,7 +19,7 @@ use crate::resource_json::{EncodedResource, Format, InvalidText, parse};
 pub(super) struct Loaded {
     pub(super) resources: BTreeMap<(Kind, Name), Accepted>,
     /// Which listener serves an address.
-    pub(super) addresses: BTreeMap<SocketAddr, Name>,
+    pub(super) addresses: BTreeMap<Address, Name>,
 }
 
 /// A static configuration that is not used, with everything that is wrong with it.
@@ -72,7 +72,7 @@ pub enum FileProblem {
         /// Where the second stands in the text.
         place: String,
         /// The address.
-        address: SocketAddr,
+        address: Address,
     },
 }
 
@@ -132,9 +132,9 @@ impl Loaded {
             && let ListenerConfig::Server(server) = &**listener
         {
             if self.addresses.contains_key(&server.address) {
-                return Err(FileProblem::Address { place, address: server.address });
+                return Err(FileProblem::Address { place, address: server.address.clone() });
             }
-            self.addresses.insert(server.address, name.clone());
+            self.addresses.insert(server.address.clone(), name.clone());
         }
         self.resources.insert((kind, name), accepted);
         Ok(())

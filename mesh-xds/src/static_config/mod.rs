@@ -15,11 +15,11 @@ mod load;
 mod state;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mesh_core::config::endpoints::Address;
 use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription, UnappliedFields};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -159,8 +159,8 @@ impl ConfigSource for StaticSource {
         self.subscribe(Arc::<str>::from(target))
     }
 
-    fn server(&self, address: SocketAddr) -> Subscription<ServerSnapshot> {
-        self.subscribe(address)
+    fn server(&self, address: &Address) -> Subscription<ServerSnapshot> {
+        self.subscribe(address.clone())
     }
 
     fn unapplied(&self) -> Vec<UnappliedFields> {

@@ -1,9 +1,10 @@
 //! What a static source holds: the store, and the targets that are open.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use mesh_core::config::endpoints::Address;
 use mesh_core::snapshot::{
     ClientSnapshot, ConfigError, ConfigProblem, Resolution, ServerSnapshot, SnapshotCell,
 };
@@ -26,10 +27,10 @@ pub(super) struct State {
     /// Every name that the store has a place for.
     known: BTreeSet<(Kind, Name)>,
     pub(super) unapplied: Ledger,
-    addresses: BTreeMap<SocketAddr, Name>,
+    addresses: BTreeMap<Address, Name>,
     version: u64,
     clients: BTreeMap<Arc<str>, OpenTarget<ClientSnapshot>>,
-    servers: BTreeMap<SocketAddr, OpenTarget<ServerSnapshot>>,
+    servers: BTreeMap<Address, OpenTarget<ServerSnapshot>>,
     pub(super) error: Option<InvalidFile>,
 }
 
@@ -93,7 +94,7 @@ impl State {
         self.known = known;
         self.error = None;
         self.publish::<Arc<str>>();
-        self.publish::<SocketAddr>();
+        self.publish::<Address>();
     }
 
     /// Opens a target; it has what the configuration has for it at once.
@@ -157,10 +158,14 @@ impl State {
     }
 
     /// Names the listeners that another address, or another configuration, would make serve.
-    fn no_listener_for(&self, address: SocketAddr) -> ConfigError {
+    fn no_listener_for(&self, address: &Address) -> ConfigError {
         let missing = self.missing(Kind::Listener, &address.to_string());
-        let of_port = |other: &&SocketAddr| other.port() == address.port();
-        let mut others: Vec<_> = self.addresses.keys().filter(of_port).collect();
+        let is_near = |other: &&Address| match (other, address) {
+            (Address::Socket(other), Address::Socket(address)) => other.port() == address.port(),
+            (Address::Unix(_), Address::Unix(_)) => true,
+            (Address::Socket(_), Address::Unix(_)) | (Address::Unix(_), Address::Socket(_)) => false,
+        };
+        let mut others: Vec<_> = self.addresses.keys().filter(is_near).collect();
         if others.is_empty() {
             others.extend(self.addresses.keys());
         }
@@ -204,7 +209,7 @@ impl Key for Arc<str> {
     }
 }
 
-impl Key for SocketAddr {
+impl Key for Address {
     type Snapshot = ServerSnapshot;
 
     fn table(state: &mut State) -> &mut BTreeMap<Self, OpenTarget<ServerSnapshot>> {
@@ -214,12 +219,14 @@ impl Key for SocketAddr {
     /// The listener of exactly this address, else of the same port on every address.
     fn assemble(&self, state: &State, published: Option<&ServerSnapshot>) -> Assembled<ServerSnapshot> {
         let everywhere = match self {
-            Self::V4(_) => Self::from((std::net::Ipv4Addr::UNSPECIFIED, self.port())),
-            Self::V6(_) => Self::from((std::net::Ipv6Addr::UNSPECIFIED, self.port())),
+            Self::Socket(SocketAddr::V4(v4)) => Some((Ipv4Addr::UNSPECIFIED, v4.port()).into()),
+            Self::Socket(SocketAddr::V6(v6)) => Some((Ipv6Addr::UNSPECIFIED, v6.port()).into()),
+            Self::Unix(_) => None,
         };
-        match state.addresses.get(self).or_else(|| state.addresses.get(&everywhere)) {
+        let everywhere = || state.addresses.get(&Self::Socket(everywhere?));
+        match state.addresses.get(self).or_else(everywhere) {
             Some(name) => state.assembler().server(name, published),
-            None => Assembled::Failed(state.no_listener_for(*self)),
+            None => Assembled::Failed(state.no_listener_for(self)),
         }
     }
 }

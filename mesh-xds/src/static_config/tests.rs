@@ -61,7 +61,7 @@ fn a_target_has_its_snapshot_as_soon_as_it_is_opened() {
         let resolved = snapshot.clusters[0].cluster.as_ref().unwrap();
         assert_eq!((resolved.endpoints.iter().count(), &resolved.note), (1, &None), "{name}");
     }
-    let on = |address: &str| source.server(address.parse().unwrap());
+    let on = |address: &str| source.server(&Address::Socket(address.parse().unwrap()));
     assert_eq!(ready(&on("0.0.0.0:80")).routes.len(), 1);
     // A socket of one address is served by the listener of every address.
     assert_eq!(ready(&on("127.0.0.1:80")).routes.len(), 1);
@@ -71,6 +71,33 @@ fn a_target_has_its_snapshot_as_soon_as_it_is_opened() {
         assert!(text.starts_with(&format!("listener \"{address}\" is invalid: no listener has")), "{text}");
         assert!(text.contains("there is one for 0.0.0.0:80: bind the socket to that address"), "{text}");
     }
+}
+
+#[test]
+fn a_unix_socket_is_served_by_the_listener_of_its_path() {
+    let unix = |path: &str| Address::from(Path::new(path));
+    let piped = |path: &str| {
+        let socket = "{socket_address: {address: 0.0.0.0, port_value: 80}}";
+        text("").replace(socket, &format!("{{pipe: {{path: '{path}'}}}}"))
+    };
+    for path in ["/run/shop.sock", "@shop"] {
+        let source = source(&piped(path));
+        assert_eq!(ready(&source.server(&unix(path))).routes.len(), 1);
+        let text = failure(&source.server(&unix("/run/other.sock")));
+        let expected = format!(
+            "listener \"unix:/run/other.sock\" is invalid: no listener has the address unix:/run/other.sock; \
+             there is one for unix:{path}: bind the socket to that address"
+        );
+        assert!(text.starts_with(&expected), "{text}");
+        assert!(failure(&source.server(&Address::Socket("0.0.0.0:80".parse().unwrap()))).contains("unix:"));
+    }
+    assert_eq!(
+        refusal(&piped(&"x".repeat(108))),
+        "static_resources.listeners[1].address.pipe.path: 108 bytes are more than the limit of 107 (in \"inbound\")"
+    );
+    let second = piped("/a").split("  - name: inbound").nth(1).unwrap().replace("  clusters: []", "");
+    let twice = format!("{}  - name: again{second}", piped("/a").replace("  clusters: []", ""));
+    assert_eq!(refusal(&twice), "static_resources.listeners[2]: another listener has the address unix:/a");
 }
 
 #[test]
@@ -110,7 +137,7 @@ fn a_listener_of_a_server_needs_no_name_and_one_of_a_client_does() {
     let text = |listeners: &str| format!("static_resources:\n  listeners:\n{listeners}");
     let found = source(&text(&(inbound(80) + &inbound(81))));
     for port in [80, 81] {
-        assert_eq!(ready(&found.server(([127, 0, 0, 1], port).into())).routes.len(), 1);
+        assert_eq!(ready(&found.server(&Address::Socket(([127, 0, 0, 1], port).into()))).routes.len(), 1);
     }
     let twice = StaticSource::from_text(&text(&(inbound(80) + &inbound(80))), Format::Yaml, Rules::default());
     let why = twice.unwrap_err().to_string();
@@ -196,7 +223,7 @@ fn a_target_is_forgotten_with_its_last_holder() {
     let source = source(&text(""));
     let (first, second) = (source.client("shop"), source.client("shop"));
     assert!(Arc::ptr_eq(first.cell(), second.cell()));
-    let servers = source.server("0.0.0.0:80".parse().unwrap());
+    let servers = source.server(&Address::Socket("0.0.0.0:80".parse().unwrap()));
     drop((first, servers));
     assert_eq!(source.shared.state().open_targets(), 1);
     drop(second);

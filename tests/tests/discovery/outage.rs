@@ -40,8 +40,8 @@ async fn many_targets_share_one_stream() {
     let source = XdsSource::new(fleet.bootstrap("n"), &Handle::current());
     let client = source.client("shop");
     let again = source.client("shop");
-    let server = source.server(([127, 0, 0, 1], 9999).into());
-    fleet.control.set(mesh_xds::server::Listener::server(([127, 0, 0, 1], 9999).into()));
+    let server = source.server(&std::net::SocketAddr::from(([127, 0, 0, 1], 9999)).into());
+    fleet.control.set(mesh_xds::server::Listener::server(std::net::SocketAddr::from(([127, 0, 0, 1], 9999))));
     until_snapshot(&client, |_| true).await;
     until_snapshot(&again, |_| true).await;
     until_snapshot(&server, |_| true).await;

@@ -1,8 +1,8 @@
 //! A source that a mesh and a test share.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mesh_core::config::endpoints::Address;
 use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription};
 use mesh_xds::XdsSource;
 
@@ -13,7 +13,7 @@ impl ConfigSource for Shared {
         self.0.client(target)
     }
 
-    fn server(&self, address: SocketAddr) -> Subscription<ServerSnapshot> {
+    fn server(&self, address: &Address) -> Subscription<ServerSnapshot> {
         self.0.server(address)
     }
 }

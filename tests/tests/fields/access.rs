@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use mesh_tests::wait::soon;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::{OPEN, Server, listening, manager};
@@ -18,7 +18,7 @@ pub(crate) async fn raw(at: SocketAddr, text: &str) -> Option<u16> {
 }
 
 /// The status of a request on a connection, which ends with it.
-pub(crate) async fn answer(mut tcp: TcpStream, text: &str) -> Option<u16> {
+pub(crate) async fn answer(mut io: impl AsyncRead + AsyncWrite + Unpin, text: &str) -> Option<u16> {
     let mut words = text.split(' ');
     let (method, target) = (words.next()?, words.next()?);
     let mut head = format!("{method} {target} HTTP/1.1\r\nhost: server\r\nconnection: close\r\n");
@@ -28,9 +28,9 @@ pub(crate) async fn answer(mut tcp: TcpStream, text: &str) -> Option<u16> {
     }
     head.push_str("\r\n");
     // A connection that is refused may be gone before the request is written.
-    let _ = tcp.write_all(head.as_bytes()).await;
+    let _ = io.write_all(head.as_bytes()).await;
     let mut answer = Vec::new();
-    let _ = soon(tcp.read_to_end(&mut answer)).await;
+    let _ = soon(io.read_to_end(&mut answer)).await;
     let text = String::from_utf8_lossy(&answer);
     text.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
 }

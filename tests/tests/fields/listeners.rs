@@ -95,6 +95,30 @@ async fn a_listener_is_that_of_its_address() {
     }
 }
 
+/// Two listeners that differ in their path alone.
+#[tokio::test]
+async fn a_listener_is_that_of_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let of = |name: &str, manager: &str| {
+        let address = format!("pipe: {{path: '{}'}}", path(name));
+        format!(
+            "@envoy.config.listener.v3.Listener, name: {name}, address: {{{address}}}, \
+             filter_chains: [{{filters: [{manager}]}}]"
+        )
+    };
+    let mesh = mesh(&[of("a", &open("")), of("b", &closed())]);
+    let app = mesh_tests::backend::App::new("served");
+    for (name, expected) in [("a", Some(200)), ("b", Some(403)), ("c", None)] {
+        let socket = tokio::net::UnixListener::bind(path(name)).unwrap();
+        let (serving, router) = (mesh.clone(), app.router());
+        let running = beside(async move { serving.serve(socket, router).await });
+        let client = tokio::net::UnixStream::connect(path(name)).await.unwrap();
+        assert_eq!(answer(client, "GET /").await, expected, "{name}");
+        running.abort();
+    }
+}
+
 #[tokio::test]
 async fn heads_that_are_too_large_or_too_many() {
     let large = format!("GET / a:{}", "x".repeat(2000));

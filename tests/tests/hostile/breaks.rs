@@ -327,7 +327,8 @@ const SERVER: &[(&str, &str)] = &[
 ];
 
 const SERVER_ROWS: &[Row] = &[
-    ("address.pipe", &[("address", r#"{"pipe": {"path": "/a"}}"#)]),
+    ("address.pipe.path", &[("address", r#"{"pipe": {"path": ""}}"#)]),
+    ("address.pipe.mode", &[("address", r#"{"pipe": {"path": "/a", "mode": 384}}"#)]),
     ("listener_specifier", &[("internal_listener", "{}")]),
     ("default_filter_chain.filters", &[("default_filter_chain", "{}")]),
     (

@@ -86,7 +86,7 @@ impl Lane {
             world: world(port.address(), elsewhere),
             canary: source.client("canary"),
             victims: (0..VICTIMS).map(|i| source.client(&victim(i))).collect(),
-            _victim_server: source.server(elsewhere),
+            _victim_server: source.server(&elsewhere.into()),
             traffic: None,
             mesh,
             _serving: serving,

@@ -149,7 +149,7 @@ async fn a_test_may_make_a_peer_for_its_handler_and_not_for_the_mesh() {
         ..Default::default()
     };
     let tls = identity::TlsPeer { certificate: Some(certificate), server_name: None };
-    let peer = Peer::for_test(identity::Peer { remote, local: None, tls: Some(tls.into()) });
+    let peer = Peer::for_test(identity::Peer { remote, tls: Some(tls.into()), ..Default::default() });
     let who = |peer: Peer| async move { format!("{} {:?}", peer.spiffe().unwrap(), peer.remote.unwrap()) };
     let app = axum::Router::new().route("/", axum::routing::get(who));
     let request = || {

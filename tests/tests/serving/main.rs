@@ -9,6 +9,8 @@ mod rbac;
 mod refused;
 mod reload;
 mod silent;
+#[cfg(unix)]
+mod unix;
 
 use mesh_tests::ca::Identity;
 use mesh_tests::echo::{EchoClient, EchoReply, EchoRequest};

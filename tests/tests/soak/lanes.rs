@@ -95,7 +95,7 @@ impl Yard {
         let mut serving = JoinSet::new();
         let (listens, listening) = oneshot::channel();
         serving.spawn(async move {
-            let listener = source.server(address);
+            let listener = source.server(&address.into());
             until_snapshot(&listener, |_| true).await;
             let socket = port_of.listen();
             drop(listens.send(()));

@@ -43,6 +43,7 @@ impl Call {
             service,
             upstream: upstream.map(|endpoint| endpoint.address()),
             upstream_workload: of_endpoint.or_else(|| service.and_then(|service| service.workload.as_ref())),
+            downstream: None,
             peer_principal: None,
             mutual_tls: tls.is_some_and(|tls| tls.identity.is_some()),
             trace: self.span.as_ref().map(|span| span.context().ids),

@@ -12,7 +12,7 @@ use mesh_core::identity::Peer;
 use mesh_core::rbac::{Decision, RbacConfig, check};
 use mesh_core::request::RequestHead;
 
-use super::peer::AcceptedPeer;
+use super::peer::{AcceptedPeer, RemoteOf};
 use super::refused::{NO_POLICY, Refused, Why};
 
 /// Decides on a connection alone.
@@ -20,7 +20,7 @@ pub(crate) fn admits_connection(chain: &FilterChain, peer: &Peer, refused: &Refu
     chain.network_rbac.iter().all(|rules| match check(rules, peer, None) {
         Decision::Allow => true,
         Decision::Shadow { policy } => {
-            tracing::debug!(chain = %chain.name, remote = ?peer.remote, policy, "connection matches a shadow policy");
+            tracing::debug!(chain = %chain.name, remote = %RemoteOf(peer), policy, "connection matches a shadow policy");
             true
         }
         Decision::Deny { policy } => {

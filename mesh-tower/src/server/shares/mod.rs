@@ -20,7 +20,7 @@ use mesh_core::error::{Reason, Rejection};
 
 use super::ServerLimits;
 use super::concurrency::{Permit, Permits};
-use super::peer::{AcceptedPeer, Connection};
+use super::peer::{AcceptedPeer, Connection, RemoteOf};
 
 /// The shares of one server.
 pub(crate) struct Shares {
@@ -232,10 +232,10 @@ impl Shares {
             self.leaving.fetch_add(held, Ordering::Relaxed);
             held
         };
-        let remote = connection.peer.remote;
+        let remote = RemoteOf(&connection.peer);
         let address = holding.address.as_ref().map(|address| address.ip);
         tracing::warn!(
-            ?remote,
+            %remote,
             ?address,
             requests = held,
             "closed: at the limit of requests, the heaviest gives way"

@@ -28,6 +28,7 @@ pub(in crate::telemetry) fn event() -> RequestEvent<'static> {
         service: None,
         upstream: None,
         upstream_workload: None,
+        downstream: None,
         peer_principal: None,
         mutual_tls: false,
         trace: None,

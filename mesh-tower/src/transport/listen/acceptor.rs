@@ -2,15 +2,15 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mesh_core::snapshot::{Changes, ConfigError, Resolution, ServerSnapshot, Subscription};
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use mesh_core::config::endpoints::Address;
+use mesh_core::snapshot::{
+    Changes, ConfigError, ConfigProblem, Resolution, ServerSnapshot, SnapshotCell, Subscription,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
@@ -19,6 +19,7 @@ use tracing::Instrument as _;
 use super::handshake::{Accepted, establish};
 use super::io::MeshIo;
 use super::pending::PendingHandshakes;
+use super::socket::{Incoming, ListeningSocket};
 use super::turns::Turns;
 use crate::drain::{Draining, Held};
 use crate::server::ServerRuntime;
@@ -41,8 +42,8 @@ pub(crate) enum Serving {
 /// A listening socket, the configuration of its address, and the connections that are not established yet.
 pub(crate) struct Acceptor {
     server: Arc<ServerRuntime>,
-    tcp: Option<TcpListener>,
-    address: Option<SocketAddr>,
+    socket: Option<ListeningSocket>,
+    address: Option<Address>,
     changes: Changes<ServerSnapshot>,
     /// Keeps the target open at the source of configuration.
     _subscription: Subscription<ServerSnapshot>,
@@ -65,17 +66,19 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     /// `foreign`: the connections will be served by a server that is not ours.
-    pub(crate) fn new(server: Arc<ServerRuntime>, tcp: TcpListener, foreign: bool) -> Self {
-        if let Err(error) = SockRef::from(&tcp).listen(BACKLOG) {
+    pub(crate) fn new(server: Arc<ServerRuntime>, socket: ListeningSocket, foreign: bool) -> Self {
+        if let Err(error) = socket.set_backlog(BACKLOG) {
             tracing::debug!(?error, "the backlog stays as it came");
         }
-        let address = tcp.local_addr().ok();
-        let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
-        let subscription = server.source.server(address.unwrap_or(unspecified));
+        let address = socket.address();
+        let subscription = match &address {
+            Some(address) => server.source.server(address),
+            None => Subscription::fixed(SnapshotCell::new(Resolution::Failed(without_address()))),
+        };
         Self {
             changes: subscription.cell().subscribe(),
             _subscription: subscription,
-            tcp: Some(tcp),
+            socket: Some(socket),
             address,
             serving: watch::Sender::new(Serving::Waiting),
             establishing: JoinSet::new(),
@@ -90,6 +93,16 @@ impl Acceptor {
         }
     }
 
+    /// The address that the socket is bound to.
+    pub(super) fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
+    }
+
+    /// The same, for logs.
+    fn shown(&self) -> impl std::fmt::Display + use<> {
+        self.address.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)
+    }
+
     /// What becomes of connections; each established one follows it.
     pub(crate) fn serving(&self) -> watch::Receiver<Serving> {
         self.serving.subscribe()
@@ -97,7 +110,7 @@ impl Acceptor {
 
     /// The next established connection; none once the mesh drains. Cancel safe.
     pub(crate) fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Option<MeshIo>> {
-        if self.tcp.is_none() {
+        if self.socket.is_none() {
             return self.poll_last(cx);
         }
         if Pin::new(&mut self.draining).poll(cx).is_ready() {
@@ -123,25 +136,21 @@ impl Acceptor {
     /// Closes the socket, and tells every connection to drain. What the kernel has accepted already is served: to its
     /// client it is a connection like any other.
     fn stop(&mut self) {
-        let queued = self.tcp.take().and_then(|tcp| tcp.into_std().ok());
+        let socket = self.socket.take();
         if self.foreign {
             self.establishing.abort_all();
-        } else if let Some(queued) = queued {
-            self.accept_queued(&queued);
+        } else if let Some(socket) = socket {
+            self.accept_queued(socket);
         }
         self.pause = Some(Box::pin(sleep(self.server.limits.drain_idle_grace)));
         self.serving.send_replace(Serving::Draining);
-        tracing::info!(address = ?self.address, "draining");
+        tracing::info!(address = %self.shown(), "draining");
     }
 
-    fn accept_queued(&mut self, queued: &std::net::TcpListener) {
+    fn accept_queued(&mut self, socket: ListeningSocket) {
         let Serving::Chains(chains) = self.serving.borrow().clone() else { return };
-        while let Ok((tcp, remote)) = queued.accept() {
-            if tcp.set_nonblocking(true).is_ok()
-                && let Ok(tcp) = TcpStream::from_std(tcp)
-            {
-                self.begin(tcp, remote, Some(chains.clone()));
-            }
+        for queued in socket.into_queued() {
+            self.begin(queued, Some(chains.clone()));
         }
     }
 
@@ -174,7 +183,7 @@ impl Acceptor {
             // Nothing known yet; what was served before goes on being served.
             Resolution::Pending(error) => {
                 if matches!(previous, Serving::Waiting) {
-                    tracing::info!(address = ?self.address, "waiting for {} {:?}", error.kind, error.name);
+                    tracing::info!(address = %self.shown(), "waiting for {} {:?}", error.kind, error.name);
                 }
                 return;
             }
@@ -191,17 +200,18 @@ impl Acceptor {
             Serving::Waiting | Serving::Absent | Serving::Draining => None,
         };
         let chains = Chains::of(snapshot, old, self.server.tls.as_ref());
-        let configured = chains.as_ref().and_then(|chains| Some(chains.listener()?.address));
+        let configured = chains.as_ref().and_then(|chains| Some(chains.listener()?.address.clone()));
         match chains {
             Some(chains) if configured == self.address => {
                 if old.is_none() {
-                    tracing::info!(address = ?self.address, version = snapshot.version, "serving");
+                    tracing::info!(address = %self.shown(), version = snapshot.version, "serving");
                 }
                 Serving::Chains(Arc::new(chains))
             }
             // gRFC A36: a listener for another address is not ours to serve.
             Some(_) | None => {
-                tracing::warn!(address = ?self.address, ?configured, "not serving: the listener is for another address");
+                let configured = configured.map(|address| address.to_string());
+                tracing::warn!(address = %self.shown(), ?configured, "not serving: the listener is for another address");
                 Serving::Absent
             }
         }
@@ -209,7 +219,7 @@ impl Acceptor {
 
     fn absent(&self, error: &ConfigError, previous: &Serving) -> Serving {
         if !matches!(previous, Serving::Absent) {
-            tracing::warn!(address = ?self.address, %error, "not serving");
+            tracing::warn!(address = %self.shown(), %error, "not serving");
         }
         Serving::Absent
     }
@@ -225,26 +235,26 @@ impl Acceptor {
             std::task::ready!(pause.as_mut().poll(cx));
             self.pause = None;
         }
-        let Some(listener) = &self.tcp else { return Poll::Pending };
-        match std::task::ready!(listener.poll_accept(cx)) {
-            Ok((tcp, remote)) => self.begin(tcp, remote, chains),
+        let Some(socket) = &self.socket else { return Poll::Pending };
+        match std::task::ready!(socket.poll_accept(cx)) {
+            Ok(incoming) => self.begin(incoming, chains),
             Err(error) if is_of_one_connection(&error) => {}
             // Most likely the descriptors are used up, and one is about to come free.
             Err(error) if self.pending.give_way() => {
-                tracing::debug!(address = ?self.address, %error, "accepting failed; a silent connection was closed");
+                tracing::debug!(address = %self.shown(), %error, "accepting failed; a silent connection was closed");
                 self.pause = Some(Box::pin(sleep(SHORT_PAUSE)));
             }
             Err(error) => {
-                tracing::warn!(address = ?self.address, %error, "accepting failed; trying again in {PAUSE:?}");
+                tracing::warn!(address = %self.shown(), %error, "accepting failed; trying again in {PAUSE:?}");
                 self.pause = Some(Box::pin(sleep(PAUSE)));
             }
         }
         Poll::Ready(())
     }
 
-    fn begin(&mut self, tcp: TcpStream, remote: SocketAddr, chains: Option<Arc<Chains>>) {
+    fn begin(&mut self, (stream, remote): Incoming, chains: Option<Arc<Chains>>) {
         let Some(chains) = chains else {
-            tracing::debug!(%remote, "not serving; closed");
+            tracing::debug!(?remote, "not serving; closed");
             return;
         };
         let connections = &self.server.connections;
@@ -252,14 +262,15 @@ impl Acceptor {
         let permit =
             connections.try_acquire().or_else(|| self.pending.give_way().then(|| connections.enter()));
         let Some(permit) = permit else {
-            tracing::debug!(%remote, "connection limit reached; closed");
+            tracing::debug!(?remote, "connection limit reached; closed");
             return;
         };
         let now = Instant::now();
-        let place = self.pending.enter(remote.ip(), now);
+        let place = self.pending.enter(remote.map(|remote| remote.ip()), now);
         let task = place.task();
         let accepted = Accepted {
-            tcp,
+            stream,
+            listening: self.address.clone(),
             permit,
             chains,
             server: self.server.clone(),
@@ -267,7 +278,7 @@ impl Acceptor {
             place,
             foreign: self.foreign,
         };
-        let span = tracing::debug_span!("establish", %remote);
+        let span = tracing::debug_span!("establish", ?remote);
         let handle = self.establishing.spawn_on(establish(accepted).instrument(span), &self.server.runtime);
         // It is set here alone.
         let _ = task.set(handle);
@@ -282,6 +293,13 @@ impl std::fmt::Debug for Acceptor {
             .field("establishing", &self.establishing.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Nothing can be configured for a socket that has no address.
+fn without_address() -> ConfigError {
+    let why = "the socket has no address; bind it to one";
+    let problem = ConfigProblem::Invalid(why.into());
+    ConfigError { kind: "listener", name: Arc::from("-"), problem, node: Arc::from("-") }
 }
 
 /// Connections that the kernel may hold for us, up to a limit of its own (`net.core.somaxconn`). A listener comes with

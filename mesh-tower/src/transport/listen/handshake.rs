@@ -12,16 +12,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use mesh_core::chain::Ends;
+use mesh_core::config::endpoints::Address;
 use mesh_core::identity;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::io::{Bytes, MeshIo};
 use super::pending::Place;
+use super::socket::Stream;
 use super::turns::Turns;
 use crate::server::chain::{Chains, Security};
 use crate::server::concurrency::Permit;
+use crate::server::peer::RemoteOf;
 use crate::server::refused::{Refused, Why};
 use crate::server::{AcceptedPeer, Connection, ServerRuntime, rbac};
 use crate::tls::server::{ServerTls, read_hello};
@@ -29,7 +30,9 @@ use crate::tls::{HandshakeFailure, TlsError};
 
 /// A socket on its way to become a connection.
 pub(super) struct Accepted {
-    pub(super) tcp: TcpStream,
+    pub(super) stream: Stream,
+    /// The address that it was accepted on.
+    pub(super) listening: Option<Address>,
     pub(super) permit: Permit,
     pub(super) chains: Arc<Chains>,
     pub(super) server: Arc<ServerRuntime>,
@@ -44,36 +47,32 @@ pub(super) struct Accepted {
 /// Makes a connection of a socket, or closes it. None of the refusals sends a byte of HTTP, and no connection of a
 /// chain with TLS is ever served without.
 pub(super) async fn establish(accepted: Accepted) -> Option<MeshIo> {
-    let Accepted { tcp, permit, chains, server, turns, place, foreign } = accepted;
-    let (Ok(local), Ok(remote)) = (tcp.local_addr(), tcp.peer_addr()) else {
-        return None; // reset before it was accepted
-    };
+    let Accepted { stream, listening, permit, chains, server, turns, place, foreign } = accepted;
+    let unknown = stream.peer(listening)?;
     let refused = &server.refused;
-    let unknown = identity::Peer { remote: Some(remote), local: Some(local), tls: None };
-    let Some(chain) = chains.find(&Ends { local, remote }) else {
+    let Some(chain) = chains.find(&unknown.ends()) else {
         refused.connection(Why::NoChain, &unknown, &"no filter chain matches");
         return None;
     };
     if foreign && chain.has_http_policy() && !server.is_layered() {
         tracing::error!(
-            chain = %chain.config().name, %remote,
+            chain = %chain.config().name, remote = %RemoteOf(&unknown),
             "refused: the listener has HTTP policy, but mesh.server_layer() is not part of the application"
         );
         return None;
     }
-    // Small frames must not wait for acknowledgements of earlier ones.
-    if let Err(error) = tcp.set_nodelay(true) {
-        tracing::debug!(%remote, %error, "TCP_NODELAY not set");
+    if let Err(error) = stream.set_nodelay() {
+        tracing::debug!(remote = %RemoteOf(&unknown), %error, "TCP_NODELAY not set");
     }
     let (stream, tls) = match chain.security() {
-        Security::Plaintext => (Bytes::Plain(tcp), None),
+        Security::Plaintext => (Bytes::Plain(stream), None),
         Security::Impossible => {
-            tracing::error!(chain = %chain.config().name, %remote, "refused: TLS is configured, this mesh has none");
+            tracing::error!(chain = %chain.config().name, remote = %RemoteOf(&unknown), "refused: TLS is configured, this mesh has none");
             return None;
         }
         Security::Tls(tls) => {
             let limit = server.limits.handshake_timeout;
-            let shaken = timeout(limit, handshake(tls, tcp, &turns, place)).await;
+            let shaken = timeout(limit, handshake(tls, stream, &turns, place)).await;
             let (stream, peer) = shaken_hands(shaken.ok(), &unknown, refused)?;
             (stream, Some(Arc::new(peer)))
         }
@@ -105,13 +104,13 @@ fn shaken_hands(
 
 async fn handshake(
     tls: &ServerTls,
-    tcp: TcpStream,
+    stream: Stream,
     turns: &Arc<Turns>,
     mut place: Place,
 ) -> Result<Secured, TlsError> {
     // Before its first byte a connection has no buffers.
-    tcp.peek(&mut [0]).await.map_err(|error| TlsError::Interrupted(HandshakeFailure::new(&error)))?;
-    let hello = read_hello(tcp).await?;
+    stream.peek().await.map_err(|error| TlsError::Interrupted(HandshakeFailure::new(&error)))?;
+    let hello = read_hello(stream).await?;
     place.works();
     // The answer to a ClientHello is where most of the cryptography is.
     let answered = async { tls.answer(hello) };

@@ -2,15 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::socket::Stream;
 use crate::server::concurrency::Permit;
 use crate::server::{AcceptedPeer, Peer};
 
@@ -27,8 +25,8 @@ pub struct MeshIo {
 }
 
 pub(super) enum Bytes {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Stream),
+    Tls(Box<TlsStream<Stream>>),
 }
 
 // === impl MeshIo ===
@@ -50,11 +48,10 @@ impl MeshIo {
 
     /// Whether the peer has said something that was not read yet, whatever the runtime knows of it by now.
     pub(crate) fn has_unread(&self) -> bool {
-        let tcp = match &self.stream {
-            Bytes::Plain(tcp) => tcp,
-            Bytes::Tls(tls) => tls.get_ref().0,
-        };
-        SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|count| count > 0)
+        match &self.stream {
+            Bytes::Plain(stream) => stream.has_unread(),
+            Bytes::Tls(tls) => tls.get_ref().0.has_unread(),
+        }
     }
 
     /// Fails once the connection was told to give way.
@@ -84,7 +81,7 @@ impl AsyncRead for MeshIo {
     ) -> Poll<io::Result<()>> {
         self.check()?;
         let read = match &mut self.stream {
-            Bytes::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Bytes::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Bytes::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
         };
         if read.is_pending() {
@@ -98,7 +95,7 @@ impl AsyncWrite for MeshIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check()?;
         match &mut self.stream {
-            Bytes::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Bytes::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Bytes::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, buf),
         }
     }
@@ -110,28 +107,28 @@ impl AsyncWrite for MeshIo {
     ) -> Poll<io::Result<usize>> {
         self.check()?;
         match &mut self.stream {
-            Bytes::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Bytes::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Bytes::Tls(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
-            Bytes::Plain(tcp) => tcp.is_write_vectored(),
+            Bytes::Plain(stream) => stream.is_write_vectored(),
             Bytes::Tls(tls) => tls.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Bytes::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Bytes::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Bytes::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Bytes::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Bytes::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Bytes::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
         }
     }

@@ -17,21 +17,22 @@ mod acceptor;
 mod handshake;
 mod io;
 mod pending;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod turns;
 
 use std::io as std_io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use tokio::net::TcpListener;
+use mesh_core::config::endpoints::Address;
 
 pub(crate) use self::acceptor::{Acceptor, Serving};
 pub use self::io::MeshIo;
+pub use self::socket::ListeningSocket;
 use crate::server::ServerRuntime;
 
 /// Accepted, secured and identified connections, for a server that is not ours.
@@ -41,23 +42,24 @@ use crate::server::ServerRuntime;
 #[derive(Debug)]
 pub struct MeshListener {
     acceptor: Acceptor,
-    local: Option<SocketAddr>,
 }
 
 // === impl MeshListener ===
 
 impl MeshListener {
-    pub(crate) fn new(server: Arc<ServerRuntime>, tcp: TcpListener) -> Self {
-        let local = tcp.local_addr().ok();
-        Self { acceptor: Acceptor::new(server, tcp, true), local }
+    pub(crate) fn new(server: Arc<ServerRuntime>, socket: ListeningSocket) -> Self {
+        Self { acceptor: Acceptor::new(server, socket, true) }
     }
 
     /// The address that the socket is bound to.
     ///
     /// # Errors
     /// When the operating system does not tell.
-    pub fn local_addr(&self) -> std_io::Result<SocketAddr> {
-        self.local.ok_or_else(|| std_io::Error::other("the address of the listening socket is not known"))
+    pub fn local_addr(&self) -> std_io::Result<Address> {
+        self.acceptor
+            .address()
+            .cloned()
+            .ok_or_else(|| std_io::Error::other("the address of the listening socket is not known"))
     }
 
     /// The next connection; none once the mesh drains. Cancel safe.

@@ -2,7 +2,7 @@
 //!
 //! A silent connection costs a socket and a task. Above the limit, or when connections or descriptors run out, the
 //! address with the most of them loses its oldest one: an attacker displaces itself. IPv6 addresses count as one per
-//! /64, which is what one host has. A connection that waits for us (its ClientHello is here) never gives way.
+//! /64, which is what one host has; all peers of a unix-domain socket count as one. A connection that waits for us (its ClientHello is here) never gives way.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,6 +15,9 @@ use tokio::time::Instant;
 /// A connection gives way to the limit only after it has waited for this long: a burst of honest clients is none.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// The address of a peer, as far as it counts as one; none over a unix-domain socket.
+pub(super) type Origin = Option<IpAddr>;
+
 /// The connections of one listener that wait for their peers.
 #[derive(Debug)]
 pub(super) struct PendingHandshakes {
@@ -26,9 +29,9 @@ pub(super) struct PendingHandshakes {
 #[derive(Debug, Default)]
 struct Inner {
     /// By origin, oldest first.
-    origins: HashMap<IpAddr, BTreeMap<u64, Waiting>>,
+    origins: HashMap<Origin, BTreeMap<u64, Waiting>>,
     /// The number of connections of each origin.
-    ranking: BTreeSet<(usize, IpAddr)>,
+    ranking: BTreeSet<(usize, Origin)>,
     total: usize,
     next: u64,
 }
@@ -43,7 +46,7 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Place {
     pending: Arc<PendingHandshakes>,
-    origin: IpAddr,
+    origin: Origin,
     task: Arc<OnceLock<AbortHandle>>,
     /// Its number while it waits.
     waiting: Option<u64>,
@@ -57,10 +60,10 @@ impl PendingHandshakes {
     }
 
     /// A connection begins to wait. Its task has yet to be set ([`Place::task`]).
-    pub(super) fn enter(self: &Arc<Self>, remote: IpAddr, now: Instant) -> Place {
+    pub(super) fn enter(self: &Arc<Self>, remote: Option<IpAddr>, now: Instant) -> Place {
         let mut place = Place {
             pending: self.clone(),
-            origin: origin(remote),
+            origin: remote.map(origin),
             task: Arc::new(OnceLock::new()),
             waiting: None,
         };
@@ -98,7 +101,7 @@ impl PendingHandshakes {
 // === impl Inner ===
 
 impl Inner {
-    fn insert(&mut self, origin: IpAddr, waiting: Waiting) -> u64 {
+    fn insert(&mut self, origin: Origin, waiting: Waiting) -> u64 {
         let number = self.next;
         self.next += 1;
         let connections = self.origins.entry(origin).or_default();
@@ -109,7 +112,7 @@ impl Inner {
         number
     }
 
-    fn remove(&mut self, origin: IpAddr, number: u64) -> Option<Waiting> {
+    fn remove(&mut self, origin: Origin, number: u64) -> Option<Waiting> {
         let connections = self.origins.get_mut(&origin)?;
         let waiting = connections.remove(&number)?;
         let left = connections.len();
@@ -133,7 +136,11 @@ impl Inner {
         if let Some(task) = self.remove(origin, number).as_ref().and_then(|waiting| waiting.task.get()) {
             task.abort();
         }
-        tracing::debug!(%origin, count, "too many connections wait for their peers; the oldest of this address was closed");
+        tracing::debug!(
+            ?origin,
+            count,
+            "too many connections wait for their peers; the oldest of this address was closed"
+        );
         true
     }
 }
@@ -147,7 +154,7 @@ impl Place {
     }
 
     /// The address, as far as it counts as one.
-    pub(super) fn origin(&self) -> IpAddr {
+    pub(super) fn origin(&self) -> Origin {
         self.origin
     }
 
@@ -202,7 +209,7 @@ mod tests {
         }
 
         fn connect(&mut self, address: &'static str) {
-            let place = self.pending.enter(address.parse().unwrap(), Instant::now());
+            let place = self.pending.enter(Some(address.parse().unwrap()), Instant::now());
             let task = place.task();
             let handle = self.tasks.spawn(async move {
                 let _place = place;
@@ -217,7 +224,7 @@ mod tests {
             while self.tasks.try_join_next().is_some() {}
             let inner = self.pending.lock();
             let count = |address: &&str| {
-                inner.origins.get(&origin(address.parse().unwrap())).map_or(0, BTreeMap::len)
+                inner.origins.get(&Some(origin(address.parse().unwrap()))).map_or(0, BTreeMap::len)
             };
             addresses.iter().map(count).collect()
         }
@@ -266,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_waits_for_us_never_gives_way() {
         let mut world = World::new(0);
-        let mut place = world.pending.enter("10.0.0.1".parse().unwrap(), Instant::now());
+        let mut place = world.pending.enter(Some("10.0.0.1".parse().unwrap()), Instant::now());
         place.works();
         assert!(!world.pending.give_way());
         place.waits(Instant::now());

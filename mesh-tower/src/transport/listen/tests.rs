@@ -39,7 +39,7 @@ fn app() -> Router {
 async fn with_axum(world: &World, app: Router) -> (SocketAddr, JoinHandle<std::io::Result<()>>) {
     let (tcp, address) = socket().await;
     world.publish(1, address, vec![chain("all", vec![no_admin()])]);
-    let listener = MeshListener::new(world.server.clone(), tcp);
+    let listener = MeshListener::new(world.server.clone(), tcp.into());
     let draining = world.server.drain.draining();
     let serve = async move {
         let app = app.into_make_service_with_connect_info::<Peer>();
@@ -71,7 +71,7 @@ async fn tonics_server_with_our_layer_obeys_policy_and_drains() {
         .layer(world.server.layer())
         .add_routes(routes)
         .serve_with_incoming_shutdown(
-            MeshListener::new(world.server.clone(), tcp),
+            MeshListener::new(world.server.clone(), tcp.into()),
             world.server.drain.draining(),
         );
     let serving = tokio::task::spawn(serving);

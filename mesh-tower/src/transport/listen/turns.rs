@@ -5,12 +5,13 @@
 //! longest is the likeliest to have given up, and the newest comes first ("adaptive LIFO").
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+
+use super::pending::Origin;
 
 /// Long for a handshake, short for its client.
 const LATE: Duration = Duration::from_millis(100);
@@ -25,9 +26,9 @@ pub(super) struct Turns {
 #[derive(Debug)]
 struct Inner {
     free: usize,
-    waiting: HashMap<IpAddr, VecDeque<Waiter>>,
+    waiting: HashMap<Origin, VecDeque<Waiter>>,
     /// The keys of `waiting`, the next one first.
-    order: VecDeque<IpAddr>,
+    order: VecDeque<Origin>,
 }
 
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Turns {
     }
 
     /// Waits for a turn. Cancel safe: a turn that comes too late is passed on.
-    pub(super) async fn take(self: &Arc<Self>, origin: IpAddr) -> Turn {
+    pub(super) async fn take(self: &Arc<Self>, origin: Origin) -> Turn {
         let waiting = {
             let mut inner = self.lock();
             if inner.free > 0 {
@@ -93,7 +94,7 @@ impl Turns {
 // === impl Inner ===
 
 impl Inner {
-    fn wait(&mut self, origin: IpAddr, now: Instant) -> oneshot::Receiver<Turn> {
+    fn wait(&mut self, origin: Origin, now: Instant) -> oneshot::Receiver<Turn> {
         let (turn, receiver) = oneshot::channel();
         let waiting = self.waiting.entry(origin).or_default();
         if waiting.is_empty() {
@@ -137,8 +138,8 @@ mod tests {
 
     use super::*;
 
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([10, 0, 0, last])
+    fn address(last: u8) -> Origin {
+        Some([10, 0, 0, last].into())
     }
 
     type Taking = std::pin::Pin<Box<dyn Future<Output = Turn> + Send>>;

@@ -33,19 +33,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tower_service::Service;
 use tracing::Instrument as _;
 
 pub(crate) use self::http1::Http1Incoming;
-use super::listen::Acceptor;
+use super::listen::{Acceptor, ListeningSocket};
 use crate::body::{Body, BoxError};
 use crate::drain::Phase;
 use crate::server::ServerRuntime;
+use crate::server::peer::RemoteOf;
 
 /// Serves until the mesh has drained.
-pub(crate) async fn serve<S, B>(server: Arc<ServerRuntime>, tcp: TcpListener, app: S)
+pub(crate) async fn serve<S, B>(server: Arc<ServerRuntime>, socket: ListeningSocket, app: S)
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -55,13 +55,13 @@ where
 {
     // Held to the last connection: a shutdown waits for it.
     let mut held = server.drain.hold();
-    let mut acceptor = Acceptor::new(server.clone(), tcp, false);
+    let mut acceptor = Acceptor::new(server.clone(), socket, false);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             next = poll_fn(|cx| acceptor.poll_connection(cx)) => {
                 let Some(io) = next else { break };
-                let span = tracing::debug_span!("connection", remote = ?io.peer().remote);
+                let span = tracing::debug_span!("connection", remote = %RemoteOf(io.peer()));
                 let task = connection::drive(io, app.clone(), acceptor.serving()).instrument(span);
                 connections.spawn_on(task, &server.runtime);
             }

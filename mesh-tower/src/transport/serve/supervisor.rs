@@ -13,11 +13,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use mesh_core::chain::Ends;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::http1::Link;
+use crate::server::peer::RemoteOf;
 use crate::server::{AcceptedPeer, ConnectionLimits};
 use crate::transport::listen::Serving;
 
@@ -165,7 +165,7 @@ impl Supervisor {
 
     fn expired(&mut self, now: Instant) -> Command {
         if self.head.is_some_and(|(_, since)| since + self.limits.head_timeout <= now) {
-            tracing::debug!(peer = ?self.peer.remote, "request headers took too long; closed");
+            tracing::debug!(peer = %RemoteOf(&self.peer), "request headers took too long; closed");
             return Command::Close;
         }
         if self.idle_close().is_some_and(|at| at <= now) {
@@ -185,8 +185,7 @@ impl Supervisor {
 
 /// Ready when this connection's chain is no longer the one that it would get today.
 async fn must_go(peer: AcceptedPeer, mut serving: watch::Receiver<Serving>) {
-    let (Some(local), Some(remote)) = (peer.local, peer.remote) else { return std::future::pending().await };
-    let ends = Ends { local, remote };
+    let ends = peer.ends();
     let moved = |serving: &Serving| match serving {
         Serving::Chains(chains) => {
             let today = chains.find(&ends);

@@ -79,7 +79,7 @@ impl World {
     }
 
     pub(super) fn server(&mut self, address: SocketAddr) -> Subscription<ServerSnapshot> {
-        let subscription = self.targets.server(address);
+        let subscription = self.targets.server(&address.into());
         self.sync();
         subscription
     }
@@ -564,7 +564,8 @@ fn a_server_is_ready_with_the_routes_of_each_chain_or_their_error() {
     let target = world.server(address);
     assert_eq!(world.asked(Kind::Listener), ["servers/127.0.0.1:9080"]);
     let chains = vec![chain("one", "r"), chain("two", "absent")];
-    let listener = ServerListener { address, chains, default_chain: Some(chain("rest", "r")) };
+    let listener =
+        ServerListener { address: address.into(), chains, default_chain: Some(chain("rest", "r")) };
     let listener = Checked::Listener(Arc::new(ListenerConfig::Server(listener)));
     world.respond(Kind::Listener, vec![("servers/127.0.0.1:9080", listener)], &[]);
     world.respond(Kind::Route, vec![("r", route("r", &[]))], &[]);
@@ -586,7 +587,7 @@ fn a_listener_of_the_other_side_fails_the_target() {
     let mut world = World::new();
     let address: SocketAddr = "127.0.0.1:9080".parse().unwrap();
     let (server, client) = (world.server(address), world.client("c"));
-    let of_server = ServerListener { address, chains: Vec::new(), default_chain: None };
+    let of_server = ServerListener { address: address.into(), chains: Vec::new(), default_chain: None };
     let of_server = Checked::Listener(Arc::new(ListenerConfig::Server(of_server)));
     world.respond(Kind::Listener, vec![("servers/127.0.0.1:9080", listener("r")), ("c", of_server)], &[]);
     assert!(failed(&server).contains("it is an api_listener"));

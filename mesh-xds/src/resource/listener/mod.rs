@@ -7,8 +7,8 @@
 mod chain;
 mod http;
 
-use std::net::SocketAddr;
-
+use envoy_types::pb::envoy::config::core::v3::address::Address as PbAddressKind;
+use envoy_types::pb::envoy::config::core::v3::{Address as PbAddress, Pipe};
 use envoy_types::pb::envoy::config::listener::v3::{AdditionalAddress, ApiListener, Listener};
 use envoy_types::pb::google::protobuf::BoolValue;
 use mesh_core::config::endpoints::Address;
@@ -112,11 +112,10 @@ pub(super) fn validate(pb: Listener, rules: &Rules, at: &Place<'_>) -> Result<Li
     }
     at.unapplied_if(fields![additional_addresses, freebind]);
     let address_at = at.at("address");
-    let address = match common::address(address_at.required(address)?, &address_at)? {
-        Address::Socket(address) => address,
-        Address::Unix(_) => return address_at.at("pipe").fail(Reason::Unsupported),
-    };
-    unique_addresses(address, additional_addresses, at)?;
+    let address = address_at.required(address)?;
+    unbound(&address, &address_at)?;
+    let address = common::address(address, &address_at)?;
+    unique_addresses(address.clone(), additional_addresses, at)?;
     if filter_chains.is_empty() && default_filter_chain.is_none() {
         return at.at("filter_chains").fail(Reason::Empty);
     }
@@ -127,9 +126,19 @@ pub(super) fn validate(pb: Listener, rules: &Rules, at: &Place<'_>) -> Result<Li
     Ok(ListenerConfig::Server(ServerListener { address, chains, default_chain }))
 }
 
+/// The mode of a socket's file decides who may connect, and the application has bound it.
+fn unbound(PbAddress { address }: &PbAddress, at: &Place<'_>) -> Result<(), Invalid> {
+    match address {
+        Some(PbAddressKind::Pipe(Pipe { path: _, mode: 1.. })) => {
+            at.at("pipe").at("mode").fail(Reason::Rule("is set by the application, which binds the socket"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Addresses that are not listened on have to be such, and each of them another.
-fn unique_addresses(own: SocketAddr, more: Vec<AdditionalAddress>, at: &Place<'_>) -> Result<(), Invalid> {
-    let mut seen = vec![Address::Socket(own)];
+fn unique_addresses(own: Address, more: Vec<AdditionalAddress>, at: &Place<'_>) -> Result<(), Invalid> {
+    let mut seen = vec![own];
     let at = at.at("additional_addresses");
     for (i, AdditionalAddress { address, socket_options: _, tcp_keepalive: _ }) in
         more.into_iter().enumerate()

@@ -384,7 +384,11 @@ fn a_server_listener_that_cannot_be_honoured_is_refused() {
         str::to_owned,
         &[
             ("name: l", "address: is required"),
-            ("name: l\naddress: {pipe: {path: /a}}", "address.pipe: is not supported"),
+            ("name: l\naddress: {pipe: {}}", "address.pipe.path: must not be empty"),
+            (
+                "name: l\naddress: {pipe: {path: /a, mode: 384}}",
+                "address.pipe.mode: is set by the application, which binds the socket",
+            ),
             (
                 "name: l\naddress: {socket_address: {address: a, port_value: 1}}",
                 "address.socket_address.address: \"a\" is not an IP address",

@@ -14,10 +14,11 @@ use super::walk::{Found, Verdict, extensions, is_ignored, judge, overlay, walk};
 use crate::resource::ignored::IGNORED;
 
 /// Reasons that name what is refused, whatever its value.
-const BY_NAME: [&str; 4] = [
+const BY_NAME: [&str; 5] = [
     "is not supported",
     "must be `ads` or `self`",
     "a connection has no headers and no path",
+    "the application, which binds the socket",
     "access control belongs on the server's side",
 ];
 

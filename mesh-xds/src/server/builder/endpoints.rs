@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as pb;
+use mesh_core::config::endpoints::Address;
 
 use super::{address, per_million, socket_address, uint32};
 use crate::ads::Kind;
@@ -114,6 +115,13 @@ impl Locality {
         for at in addresses {
             self.push(address(at), 1, core::HealthStatus::Unknown);
         }
+        self
+    }
+
+    /// Adds an endpoint of weight 1: a `SocketAddr`, or the path of a unix-domain socket.
+    #[must_use]
+    pub fn endpoint(mut self, at: impl Into<Address>) -> Self {
+        self.push(address(at), 1, core::HealthStatus::Unknown);
         self
     }
 

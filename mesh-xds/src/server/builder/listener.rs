@@ -1,6 +1,5 @@
 //! `envoy.config.listener.v3.Listener`, for clients (`api_listener`, gRFC A27) and for servers (gRFC A36).
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::listener::v3 as pb;
@@ -9,6 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::util::pack_any;
 use hcm::http_connection_manager::RouteSpecifier;
+use mesh_core::config::endpoints::Address;
 
 use super::rbac::Rbac;
 use super::route::RouteConfig;
@@ -28,7 +28,7 @@ pub struct Listener {
 #[derive(Debug, Clone)]
 enum Side {
     Client,
-    Server { at: SocketAddr, tls: Option<DownstreamTls> },
+    Server { at: Address, tls: Option<DownstreamTls> },
 }
 
 // === impl Listener ===
@@ -44,9 +44,10 @@ impl Listener {
 
     /// A server's listener, under the name that the usual bootstrap template
     /// (`grpc/server?xds.resource.listening_address=%s`) gives it. Without routes of its own everything goes to the
-    /// application.
+    /// application. An address is a `SocketAddr` or the path of a unix-domain socket.
     #[must_use]
-    pub fn server(at: SocketAddr) -> Self {
+    pub fn server(at: impl Into<Address>) -> Self {
+        let at = at.into();
         let name = format!("grpc/server?xds.resource.listening_address={at}");
         Self::new(name, Side::Server { at, tls: None }).routes(RouteConfig::non_forwarding("inbound"))
     }

@@ -12,7 +12,6 @@ mod retry;
 mod route;
 mod tls;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -20,6 +19,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 use envoy_types::pb::envoy::r#type::v3 as percent;
 use envoy_types::pb::google::protobuf as wkt;
 use envoy_types::util::pack_any;
+use mesh_core::config::endpoints::Address;
 use prost::{Message, Name};
 
 pub use self::cluster::{Cluster, Lb};
@@ -64,8 +64,14 @@ fn per_million(numerator: u32) -> percent::FractionalPercent {
     }
 }
 
-fn address(at: SocketAddr) -> core::Address {
-    socket_address(at.ip().to_string(), at.port())
+fn address(at: impl Into<Address>) -> core::Address {
+    match at.into() {
+        Address::Socket(at) => socket_address(at.ip().to_string(), at.port()),
+        Address::Unix(path) => {
+            let path = path.to_string_lossy().into_owned();
+            core::Address { address: Some(core::address::Address::Pipe(core::Pipe { path, mode: 0 })) }
+        }
+    }
 }
 
 fn socket_address(host: String, port: u16) -> core::Address {

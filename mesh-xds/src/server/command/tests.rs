@@ -83,7 +83,7 @@ fn the_printed_bootstrap_serves_both_sides() {
     let bootstrap = text.parse::<Bootstrap>().unwrap();
     let template = bootstrap.server_listener_template().expect("a server needs it");
     assert_eq!(
-        template.for_address(([127, 0, 0, 1], 50_051).into()),
+        template.for_address(&SocketAddr::from(([127, 0, 0, 1], 50_051)).into()),
         "grpc/server?xds.resource.listening_address=127.0.0.1:50051"
     );
 }

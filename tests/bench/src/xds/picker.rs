@@ -108,7 +108,7 @@ impl ConfigSource for Source {
         Subscription::fixed(Arc::clone(&self.0))
     }
 
-    fn server(&self, _address: SocketAddr) -> Subscription<ServerSnapshot> {
+    fn server(&self, _address: &Address) -> Subscription<ServerSnapshot> {
         let error = ConfigError {
             kind: "listener",
             name: "memory".into(),

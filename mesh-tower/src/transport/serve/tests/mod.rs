@@ -15,6 +15,8 @@ mod reported;
 mod shares;
 #[cfg(feature = "http2")]
 mod streams;
+#[cfg(unix)]
+mod unix;
 mod updates;
 mod upgrades;
 
@@ -35,6 +37,7 @@ use crate::tls::TlsRuntime;
 use crate::tls::provider::static_::StaticProvider;
 use crate::tls::testing::{Ca, downstream, runtime, upstream};
 use crate::transport::io::BoxIo;
+use crate::transport::listen::ListeningSocket;
 
 /// A server in a task; it is cut off when the test ends.
 struct Running {
@@ -42,7 +45,7 @@ struct Running {
 }
 
 impl Running {
-    fn new<S, B>(world: &World, tcp: tokio::net::TcpListener, app: S) -> Self
+    fn new<S, B>(world: &World, socket: impl Into<ListeningSocket>, app: S) -> Self
     where
         S: tower_service::Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -50,7 +53,7 @@ impl Running {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self { task: tokio::task::spawn(serve(world.server.clone(), tcp, app)) }
+        Self { task: tokio::task::spawn(serve(world.server.clone(), socket.into(), app)) }
     }
 
     /// The server's own end.
@@ -94,12 +97,16 @@ impl Pki {
     }
 
     async fn connect(&self, wire: Wire, address: SocketAddr) -> BoxIo {
-        let tcp: BoxIo = Box::new(tokio::net::TcpStream::connect(address).await.unwrap());
+        let tcp = Box::new(tokio::net::TcpStream::connect(address).await.unwrap());
+        self.secure(wire, tcp, &address.into(), UpstreamProtocol::Http1).await
+    }
+
+    async fn secure(&self, wire: Wire, io: BoxIo, to: &Address, protocol: UpstreamProtocol) -> BoxIo {
         match wire {
-            Wire::Plaintext => tcp,
+            Wire::Plaintext => io,
             Wire::Tls => {
-                let (tls, to) = (self.client.client(&upstream(None)), Address::Socket(address));
-                tls.connect(tcp, &to, UpstreamProtocol::Http1).await.unwrap().io
+                let tls = self.client.client(&upstream(None));
+                tls.connect(io, to, protocol).await.unwrap().io
             }
         }
     }

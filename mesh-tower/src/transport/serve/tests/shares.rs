@@ -39,12 +39,12 @@ pub(super) async fn under(
         Stack::Ours => Running::new(&world, tcp, app),
         Stack::Axum => {
             let service = app.layer(layer).into_make_service_with_connect_info::<Peer>();
-            let listener = MeshListener::new(server, tcp);
+            let listener = MeshListener::new(server, tcp.into());
             Running { task: tokio::task::spawn(async move { axum::serve(listener, service).await.unwrap() }) }
         }
         Stack::Tonic => {
             let router = tonic::transport::Server::builder().layer(layer).add_routes(Routes::from(app));
-            let listener = MeshListener::new(server, tcp);
+            let listener = MeshListener::new(server, tcp.into());
             let served = async move { router.serve_with_incoming(listener).await.unwrap() };
             Running { task: tokio::task::spawn(served) }
         }

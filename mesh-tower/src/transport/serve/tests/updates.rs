@@ -62,7 +62,7 @@ async fn a_listener_for_another_address_is_not_served() {
     let world = World::new();
     let (tcp, address) = socket().await;
     let _running = Running::new(&world, tcp, hello());
-    world.publish(1, "127.0.0.1:1".parse().unwrap(), vec![chain("all", vec![])]);
+    world.publish(1, SocketAddr::from(([127, 0, 0, 1], 1)), vec![chain("all", vec![])]);
     let mut client = TcpStream::connect(address).await.unwrap();
     assert_eq!(soon("the close", client.read(&mut [0; 1])).await.unwrap_or(0), 0);
 }

@@ -46,6 +46,18 @@ pub(super) const ROWS: &[Row] = &[
         &["socket_address"],
     ),
     (
+        "tests/tests/fields/listeners::a_listener_is_that_of_its_path",
+        "server",
+        "envoy.config.core.v3.Address",
+        &["pipe"],
+    ),
+    (
+        "tests/tests/fields/listeners::a_listener_is_that_of_its_path",
+        "server",
+        "envoy.config.core.v3.Pipe",
+        &["path"],
+    ),
+    (
         "tests/tests/fields/listeners::a_listener_is_that_of_its_address",
         "server",
         "envoy.config.core.v3.SocketAddress",
