@@ -68,6 +68,27 @@ impl MeshIo {
     }
 }
 
+/// Writes slices of a few bytes as one: of several, TLS makes a list on the heap, for each write.
+fn poll_write_joined(
+    tls: Pin<&mut TlsStream<Stream>>,
+    cx: &mut Context<'_>,
+    bufs: &[io::IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let mut joined = [0; FEW];
+    let mut end = 0;
+    for buf in bufs {
+        let Some(place) = joined.get_mut(end..end + buf.len()) else {
+            return tls.poll_write_vectored(cx, bufs);
+        };
+        place.copy_from_slice(buf);
+        end += buf.len();
+    }
+    tls.poll_write(cx, joined.get(..end).unwrap_or_default())
+}
+
+/// The head of a response and a message of 1 KiB, and some more.
+const FEW: usize = 2 * 1_024;
+
 fn gave_way() -> io::Error {
     let kind = io::ErrorKind::ConnectionAborted;
     io::Error::new(kind, "at the limit of requests, the heaviest connection gives way")
@@ -108,7 +129,7 @@ impl AsyncWrite for MeshIo {
         self.check()?;
         match &mut self.stream {
             Bytes::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Bytes::Tls(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, bufs),
+            Bytes::Tls(tls) => poll_write_joined(Pin::new(&mut **tls), cx, bufs),
         }
     }
 

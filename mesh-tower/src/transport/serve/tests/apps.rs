@@ -54,6 +54,30 @@ async fn an_axum_router_is_served_over_http1_and_http2() {
     assert_eq!(world.server.requests.used(), 0);
 }
 
+/// Whether or not they leave in one piece with the head of the response.
+#[tokio::test]
+async fn bodies_of_any_size_arrive_whole_over_tls() {
+    let pki = Pki::new();
+    let world = World::with(crate::server::ServerLimits::default(), Some(pki.server.clone()));
+    let (tcp, address) = socket().await;
+    world.publish(1, address, vec![pki.chain(Wire::Tls)]);
+    let pattern = |size: usize| (0..size).map(|n| char::from(b'a' + (n % 26) as u8)).collect::<String>();
+    let sized = move |axum::extract::Path(size): axum::extract::Path<usize>| async move { pattern(size) };
+    let _running = Running::new(&world, tcp, Router::new().route("/{size}", route_get(sized)));
+    let connect = || async { Box::new(tokio::net::TcpStream::connect(address).await.unwrap()) };
+    let mut http1 =
+        http1_over(pki.secure(Wire::Tls, connect().await, &address.into(), UpstreamProtocol::Http1).await)
+            .await;
+    let mut http2 =
+        http2_over(pki.secure(Wire::Tls, connect().await, &address.into(), UpstreamProtocol::Http2).await)
+            .await;
+    for size in (1_900..2_100).chain([0, 1, 255, 256, 257, 16_384, 100_000]) {
+        let request = || get(&format!("/{size}"));
+        assert_eq!(text(http1.send_request(request()).await.unwrap()).await, pattern(size));
+        assert_eq!(text(http2.send_request(request()).await.unwrap()).await, pattern(size));
+    }
+}
+
 #[tokio::test]
 async fn tonic_routes_are_served_and_a_handler_sees_its_peer() {
     let world = World::new();
