@@ -8,7 +8,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mesh_core::config::endpoints::Address;
@@ -139,6 +138,7 @@ fn address_of(bound: &tokio::net::unix::SocketAddr) -> Option<Address> {
 
 impl Stream {
     /// Both ends, before anything has been proved. None if the connection was reset before it was accepted.
+    #[cfg_attr(not(unix), expect(unused_variables, reason = "TCP knows its own address"))]
     pub(super) fn peer(&self, listening: Option<Address>) -> Option<identity::Peer> {
         match self {
             Self::Tcp(tcp) => {
@@ -149,7 +149,7 @@ impl Stream {
             Self::Unix(_) => {
                 let unix = match listening {
                     Some(Address::Unix(path)) => path,
-                    Some(Address::Socket(_)) | None => Arc::from(std::path::Path::new("")),
+                    Some(Address::Socket(_)) | None => std::path::Path::new("").into(),
                 };
                 Some(identity::Peer { unix: Some(unix), ..Default::default() })
             }
