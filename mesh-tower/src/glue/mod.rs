@@ -1,8 +1,6 @@
 //! Trait implementations for other libraries, each behind its feature. Nothing else imports axum, tonic or mesh-xds.
 
 use std::any::Any;
-#[cfg(feature = "tonic")]
-use std::any::TypeId;
 
 use http::Extensions;
 
@@ -16,18 +14,31 @@ pub mod tonic;
 #[cfg(feature = "xds")]
 mod xds;
 
-/// Whether an application is one of tonic alone, whose handlers never ask for what axum's do.
-pub(crate) fn is_tonic<S: 'static>() -> bool {
-    #[cfg(feature = "tonic")]
-    return TypeId::of::<S>() == TypeId::of::<::tonic::service::Routes>();
-    #[cfg(not(feature = "tonic"))]
-    return false;
+/// What an application may be made of, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handlers {
+    /// Those of tonic alone, which never ask for what axum's do.
+    Tonic,
+    Any,
+}
+
+// === impl Handlers ===
+
+impl Handlers {
+    /// The handlers of an application of this type. Decided at compile time.
+    pub(crate) fn of<S: 'static>() -> Self {
+        #[cfg(feature = "tonic")]
+        if tonic::is_routes::<S>() {
+            return Self::Tonic;
+        }
+        Self::Any
+    }
 }
 
 /// Puts the peer of a request where handlers look for it: [`Peer`] itself, tonic's `Request::remote_addr`, and axum's
-/// `ConnectInfo<SocketAddr>`, where the application may be one of axum.
+/// `ConnectInfo<SocketAddr>`, each of the two where there may be such handlers.
 #[cfg_attr(not(feature = "axum"), expect(unused_variables, reason = "nobody asks"))]
-pub(crate) fn put_peer(extensions: &mut Extensions, peer: AcceptedPeer, may_be_axum: bool) {
+pub(crate) fn put_peer(extensions: &mut Extensions, peer: AcceptedPeer, handlers: Handlers) {
     #[cfg(any(feature = "axum", feature = "tonic"))]
     if let Some(remote) = peer.remote {
         #[cfg(feature = "tonic")]
@@ -36,7 +47,7 @@ pub(crate) fn put_peer(extensions: &mut Extensions, peer: AcceptedPeer, may_be_a
             remote_addr: Some(remote),
         });
         #[cfg(feature = "axum")]
-        if may_be_axum {
+        if handlers == Handlers::Any {
             extensions.insert(::axum::extract::ConnectInfo(remote));
         }
     }

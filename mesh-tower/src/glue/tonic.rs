@@ -1,20 +1,31 @@
 //! tonic's own server over our listener: `serve_with_incoming(mesh.listen(tcp))`.
 
+use std::any::{Any, TypeId};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use http::Request;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Code, Status};
+use tower_service::Service;
 
+use crate::body::Body;
 use crate::error::Error;
-use crate::server::Peer;
-use crate::transport::listen::MeshIo;
+use crate::server::{Peer, ServerRuntime};
+use crate::transport::listen::{ListeningSocket, MeshIo};
+use crate::transport::serve::serve_app;
 
 /// The largest window of RFC 9113.
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// Bytes that one request may have in flight unread, so that tonic's 200 streams of a connection hold 50 MiB at most.
 const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// The router within tonic's `Routes`. What [`Routes`] adds to it is one more box around each response body.
+#[derive(Debug, Clone)]
+struct InnerRouter<R>(R);
 
 /// Returns tonic's server with HTTP/2 settings under which the streams of one connection do not harm each other.
 ///
@@ -29,6 +40,47 @@ pub fn server() -> Server {
         .max_concurrent_streams(200)
         .http2_max_pending_accept_reset_streams(Some(4_096))
         .http2_max_local_error_reset_streams(Some(usize::MAX))
+}
+
+/// tonic's `Routes`, if an application is just that.
+pub(crate) fn routes<S: 'static>(app: S) -> Result<Routes, S> {
+    let mut app = Some(app);
+    let any: &mut dyn Any = &mut app;
+    match any.downcast_mut::<Option<Routes>>().and_then(Option::take) {
+        Some(routes) => Ok(routes),
+        None => Err(app.expect("it was not taken, because it is of another type")),
+    }
+}
+
+/// Whether an application is one of tonic alone.
+pub(super) fn is_routes<S: 'static>() -> bool {
+    // axum's router, which has no name here without the feature of that name.
+    fn inner<R: 'static>(_: fn(Routes) -> R) -> TypeId {
+        TypeId::of::<InnerRouter<R>>()
+    }
+    TypeId::of::<S>() == inner(Routes::into_axum_router)
+}
+
+/// Serves tonic's `Routes` without the box that they put around each response body, which pays for the address of the
+/// caller in the extensions of each request.
+pub(crate) async fn serve_routes(server: Arc<ServerRuntime>, socket: ListeningSocket, routes: Routes) {
+    serve_app(server, socket, InnerRouter(routes.prepare().into_axum_router())).await;
+}
+
+// === impl InnerRouter ===
+
+impl<R: Service<Request<Body>>> Service<Request<Body>> for InnerRouter<R> {
+    type Response = R::Response;
+    type Error = R::Error;
+    type Future = R::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> R::Future {
+        self.0.call(request)
+    }
 }
 
 /// The status that the error has on the wire, with a short text; the error itself is its source.

@@ -98,6 +98,7 @@ async fn handlers_find_the_address_of_their_caller_where_they_look_for_it() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     for (server, paths) in [
         ("serve a router", &["/axum", "/tonic"][..]),
+        ("serve tonic's routes", &["/tonic"]),
         ("axum's own server", &["/axum", "/tonic"]),
         ("tonic's own server", &["/tonic"]),
     ] {
@@ -108,6 +109,7 @@ async fn handlers_find_the_address_of_their_caller_where_they_look_for_it() {
         let routes = tonic::service::Routes::from(addresses());
         let _server = match server {
             "serve a router" => beside(async move { drop(serving.serve(tcp, addresses()).await) }),
+            "serve tonic's routes" => beside(async move { drop(serving.serve(tcp, routes).await) }),
             "axum's own server" => beside(async move {
                 let app = addresses().layer(serving.server_layer());
                 let app = app.into_make_service_with_connect_info::<Peer>();

@@ -27,7 +27,7 @@ pub use self::future::ResponseFuture;
 use super::exchange::Exchange;
 use super::peer::Peer;
 use super::{pace, stack};
-use crate::glue;
+use crate::glue::{self, Handlers};
 
 /// Puts the server stack around a service.
 #[derive(Debug, Clone)]
@@ -75,7 +75,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let is_axum = request.extensions().get::<Peer>().is_none();
+        // tonic's own server has put it there, axum's has put it into `ConnectInfo`.
+        let is_tonics = request.extensions().get::<Peer>().is_some();
+        let handlers = if is_tonics { Handlers::Tonic } else { Handlers::Any };
         let Some(peer) = Peer::of(request.extensions()).and_then(Peer::accepted).cloned() else {
             let kind = RequestKind::of(request.headers());
             return ResponseFuture::refused(kind, Rejection::new(Reason::Unauthenticated), None);
@@ -83,7 +85,7 @@ where
         let stack::Admitted { report, verdict } = stack::admit(&peer, &mut request, Instant::now());
         match verdict {
             Ok(deadline) => {
-                glue::put_peer(request.extensions_mut(), peer, is_axum);
+                glue::put_peer(request.extensions_mut(), peer, handlers);
                 watch_pace(request.body_mut(), report.exchange());
                 ResponseFuture::serving(report, deadline, || self.inner.call(request))
             }

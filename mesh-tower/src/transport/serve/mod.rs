@@ -53,6 +53,23 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    #[cfg(feature = "tonic")]
+    let app = match crate::glue::tonic::routes(app) {
+        Ok(routes) => return crate::glue::tonic::serve_routes(server, socket, routes).await,
+        Err(app) => app,
+    };
+    serve_app(server, socket, app).await;
+}
+
+/// The same, for an application as it is.
+pub(crate) async fn serve_app<S, B>(server: Arc<ServerRuntime>, socket: ListeningSocket, app: S)
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     // Held to the last connection: a shutdown waits for it.
     let mut held = server.drain.hold();
     let mut acceptor = Acceptor::new(server.clone(), socket, false);

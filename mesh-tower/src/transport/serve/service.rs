@@ -11,9 +11,9 @@ use tower_service::Service;
 
 use super::http1::Http1Incoming;
 use crate::body::{Body, ServedBody};
-use crate::glue;
+use crate::glue::{self, Handlers};
 use crate::server::layer::{ResponseBody, ResponseFuture};
-use crate::server::{AcceptedPeer, Peer, pace, stack};
+use crate::server::{AcceptedPeer, pace, stack};
 
 /// The service of one connection.
 #[derive(Debug, Clone)]
@@ -94,12 +94,7 @@ where
             let exchange = report.exchange().clone();
             let mut request =
                 request.map(|body| pace::watch(Body::served(body, exchange.clone()), &exchange));
-            if glue::is_tonic::<S>() {
-                // Its handlers have the peer; the address once more would cost each call an allocation.
-                request.extensions_mut().insert(Peer::from(peer.clone()));
-            } else {
-                glue::put_peer(request.extensions_mut(), peer.clone(), true);
-            }
+            glue::put_peer(request.extensions_mut(), peer.clone(), Handlers::of::<S>());
             ResponseFuture::serving(report, deadline, || app.call(request))
         }
         Err(rejection) => ResponseFuture::refused(report.exchange().kind, rejection, Some(report)),
