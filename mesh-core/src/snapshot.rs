@@ -156,9 +156,9 @@ pub trait ConfigSource: Send + Sync + 'static {
 /// implemented. (A field that decides who may talk makes its resource invalid instead.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnappliedFields {
-    /// Kind of the resource: `listener`, `route`, `cluster`, `endpoints`.
+    /// Kind of the resource: `listener`, `route`, `cluster`, `endpoints`; `file` for sections of a static configuration.
     pub kind: &'static str,
-    /// Its name.
+    /// Its name; the path of a file.
     pub name: Arc<str>,
     /// Paths of the fields, the first ones.
     pub fields: Vec<String>,

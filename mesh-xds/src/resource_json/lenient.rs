@@ -1,96 +1,148 @@
 //! What Envoy's loader takes beyond the JSON of protobuf: names of enumerations in any case, and with `-` for `_`; numbers
-//! of enumerations and booleans as texts.
+//! of enumerations and booleans as texts. And, for an application, extensions that nobody here has heard of: they stay
+//! what they claim to be, without their fields, so that validation lists or refuses them where they stand, as it does
+//! with what comes over xDS.
 //!
 //! A text that reads as it is never comes here. Of one that does not, the tree is corrected by the descriptors and read
 //! again. The tree has no positions: what is wrong beside something that was corrected is told without one.
 
-use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
-use serde::de::{Deserialize, DeserializeSeed, Deserializer};
-use serde_json::{Number, Value};
+use std::collections::BTreeSet;
 
-use super::shape::{ANY, Content, STATIC_RESOURCES, Shape};
-use super::{Format, InvalidText, message, pool, read, without_position};
+use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+use prost_types::{DescriptorProto, FileDescriptorProto};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer};
+use serde_json::{Map, Number, Value};
+
+use super::shape::{ANY, Content, In, STATIC_RESOURCES, Shape};
+use super::{Format, InvalidText, Reader, message, pool, read, without_position};
 
 /// Reads any tree.
 struct Tree;
+
+/// Corrects a tree.
+struct Corrector {
+    reader: Reader,
+    /// Full names of extensions that the descriptors do not have.
+    unknown: BTreeSet<String>,
+}
 
 /// The content of a text that `strict` refuses.
 pub(super) fn content(
     text: &str,
     format: Format,
     shape: Shape,
+    reader: Reader,
     strict: InvalidText,
 ) -> Result<Content, InvalidText> {
     let Ok(tree) = read(text, format, Tree) else { return Err(strict) };
     let mut corrected = tree.clone();
-    correct(&mut corrected, shape)?;
-    if corrected == tree {
+    let mut corrector = Corrector { reader, unknown: BTreeSet::new() };
+    corrector.correct(&mut corrected, shape)?;
+    let Some(pool) = with_unknown(&corrector.unknown) else { return Err(strict) };
+    if corrected == tree && corrector.unknown.is_empty() {
         return Err(strict);
     }
     let without =
         |e: serde_json::Error| InvalidText { position: None, problem: without_position(&e.to_string()) };
-    shape.deserialize(corrected).map_err(without)
+    In { shape, pool: &pool }.deserialize(corrected).map_err(without)
 }
 
-fn correct(tree: &mut Value, shape: Shape) -> Result<(), InvalidText> {
-    let any = message(ANY)?;
-    match (shape, tree) {
-        (Shape::One, one) => within(one, &any),
-        (Shape::List, list) => each(list, &any),
-        (Shape::Sections, Value::Object(sections)) => {
-            if let Some(list) = sections.get_mut("resources") {
-                each(list, &any);
-            }
-            if let Some(resources) = sections.get_mut("static_resources") {
-                within(resources, &message(STATIC_RESOURCES)?);
-            }
-        }
-        (Shape::Sections, _) => {}
+/// The descriptors, and one without fields for each name. None where a name is no name, or means something else.
+fn with_unknown(names: &BTreeSet<String>) -> Option<DescriptorPool> {
+    let mut pool = pool().clone();
+    let file = |name: &String| {
+        let (package, message) = name.rsplit_once('.')?;
+        Some(FileDescriptorProto {
+            name: Some(format!("unknown/{name}")),
+            package: Some(package.to_owned()),
+            message_type: vec![DescriptorProto {
+                name: Some(message.to_owned()),
+                ..DescriptorProto::default()
+            }],
+            syntax: Some("proto3".to_owned()),
+            ..FileDescriptorProto::default()
+        })
+    };
+    if !names.is_empty() {
+        pool.add_file_descriptor_protos(names.iter().map(file).collect::<Option<Vec<_>>>()?).ok()?;
     }
-    Ok(())
+    Some(pool)
 }
 
-fn each(list: &mut Value, of: &MessageDescriptor) {
-    for item in list.as_array_mut().into_iter().flatten() {
-        within(item, of);
-    }
-}
+// === impl Corrector ===
 
-/// Corrects what is within a message.
-fn within(value: &mut Value, of: &MessageDescriptor) {
-    match of.full_name() {
-        ANY => {
-            let inner = value.get("@type").and_then(Value::as_str).and_then(|url| url.rsplit('/').next());
-            if let Some(inner) = inner.and_then(|name| pool().get_message_by_name(name)) {
-                within(value, &inner);
+impl Corrector {
+    fn correct(&mut self, tree: &mut Value, shape: Shape) -> Result<(), InvalidText> {
+        let any = message(ANY)?;
+        match (shape, tree) {
+            (Shape::One, one) => self.within(one, &any),
+            (Shape::List, list) => self.each(list, &any),
+            (Shape::Sections, Value::Object(sections)) => {
+                if let Some(list) = sections.get_mut("resources") {
+                    self.each(list, &any);
+                }
+                if let Some(resources) = sections.get_mut("static_resources") {
+                    self.within(resources, &message(STATIC_RESOURCES)?);
+                }
             }
+            (Shape::Sections, _) => {}
         }
-        // What stands for itself in JSON.
-        "google.protobuf.BoolValue" => scalar(value, &Kind::Bool),
-        "google.protobuf.Struct" | "google.protobuf.Value" | "google.protobuf.ListValue" => {}
-        _ => {
-            for (key, value) in value.as_object_mut().into_iter().flatten() {
-                let field = of.get_field_by_name(key).or_else(|| of.get_field_by_json_name(key));
-                if let Some(field) = field {
-                    of_field(value, &field);
+        Ok(())
+    }
+
+    fn each(&mut self, list: &mut Value, of: &MessageDescriptor) {
+        for item in list.as_array_mut().into_iter().flatten() {
+            self.within(item, of);
+        }
+    }
+
+    /// Corrects what is within a message.
+    fn within(&mut self, value: &mut Value, of: &MessageDescriptor) {
+        match of.full_name() {
+            ANY => self.within_any(value),
+            // What stands for itself in JSON.
+            "google.protobuf.BoolValue" => scalar(value, &Kind::Bool),
+            "google.protobuf.Struct" | "google.protobuf.Value" | "google.protobuf.ListValue" => {}
+            _ => {
+                for (key, value) in value.as_object_mut().into_iter().flatten() {
+                    let field = of.get_field_by_name(key).or_else(|| of.get_field_by_json_name(key));
+                    if let Some(field) = field {
+                        self.of_field(value, &field);
+                    }
                 }
             }
         }
     }
-}
 
-fn of_field(value: &mut Value, field: &FieldDescriptor) {
-    let one = |value: &mut Value, kind: &Kind| match kind {
-        Kind::Message(inner) => within(value, inner),
-        kind => scalar(value, kind),
-    };
-    match (value, field.kind()) {
-        (Value::Object(entries), Kind::Message(entry)) if field.is_map() => {
-            let kind = entry.map_entry_value_field().kind();
-            entries.values_mut().for_each(|value| one(value, &kind));
+    fn within_any(&mut self, value: &mut Value) {
+        let Some(Value::String(url)) = value.get("@type") else { return };
+        let name = url.rsplit('/').next().unwrap_or_default();
+        match pool().get_message_by_name(name) {
+            Some(inner) => self.within(value, &inner),
+            None if self.reader == Reader::Application => {
+                self.unknown.insert(name.to_owned());
+                *value = Value::Object(Map::from_iter([("@type".to_owned(), Value::String(url.clone()))]));
+            }
+            // What is served is passed on whole or not at all.
+            None => {}
         }
-        (Value::Array(items), kind) if field.is_list() => items.iter_mut().for_each(|item| one(item, &kind)),
-        (value, kind) => one(value, &kind),
+    }
+
+    fn of_field(&mut self, value: &mut Value, field: &FieldDescriptor) {
+        let mut one = |value: &mut Value, kind: &Kind| match kind {
+            Kind::Message(inner) => self.within(value, inner),
+            kind => scalar(value, kind),
+        };
+        match (value, field.kind()) {
+            (Value::Object(entries), Kind::Message(entry)) if field.is_map() => {
+                let kind = entry.map_entry_value_field().kind();
+                entries.values_mut().for_each(|value| one(value, &kind));
+            }
+            (Value::Array(items), kind) if field.is_list() => {
+                items.iter_mut().for_each(|item| one(item, &kind));
+            }
+            (value, kind) => one(value, &kind),
+        }
     }
 }
 

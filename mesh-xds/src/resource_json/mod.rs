@@ -5,13 +5,13 @@
 //! * one resource: `{"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": …}`
 //! * a list of them, alone or under `resources` (the form of Envoy's file subscriptions)
 //! * `static_resources: {listeners: […], clusters: […]}`, as Envoy's own configuration file writes it; its `admin` and
-//!   `node` are skipped
+//!   `node` are skipped, its other sections listed by an application and refused by a control plane, and
+//!   `dynamic_resources` refused by both
 //!
 //! Names of fields and extensions are looked up in the descriptors of the Envoy API: an unknown field is an error with
 //! its line and column (of the mapping that holds it, in YAML). JSON and YAML give the same bytes.
 
 mod lenient;
-#[cfg(feature = "control-plane")]
 mod locate;
 mod shape;
 
@@ -22,9 +22,8 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, Value};
 use serde::de::DeserializeSeed;
 
-#[cfg(feature = "control-plane")]
 pub(crate) use self::locate::locate;
-use self::shape::Shape;
+use self::shape::{In, Shape};
 
 /// Largest text that is read, in bytes.
 pub const MAX_TEXT_BYTES: usize = 32 << 20;
@@ -85,6 +84,28 @@ enum Problem {
     UnknownSection(String),
     #[error("static_resources.{0} is not supported")]
     UnsupportedList(&'static str),
+    #[error(
+        "{0:?} is not supported: a file is all that there is; what names a control plane is the bootstrap"
+    )]
+    Elsewhere(&'static str),
+}
+
+/// Whose text it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// It serves the resources to others: all that it does not know is refused.
+    ControlPlane,
+    /// It uses them itself: what has no effect on it is listed.
+    Application,
+}
+
+/// A text that an application is configured by.
+#[derive(Debug)]
+pub(crate) struct ApplicationText {
+    /// What it holds.
+    pub(crate) resources: Vec<EncodedResource>,
+    /// Sections of Envoy's file that have no effect here.
+    pub(crate) without_effect: Vec<String>,
 }
 
 // === impl Format ===
@@ -125,13 +146,23 @@ impl From<Problem> for InvalidText {
 /// When the text is too large, does not parse, names a field or a type that the Envoy API does not have, or holds
 /// something else than resources.
 pub fn parse(text: &str, format: Format) -> Result<Vec<EncodedResource>, InvalidText> {
+    parse_for(Reader::ControlPlane, text, format).map(|text| text.resources)
+}
+
+/// Reads the resources of a text for use in this process: further sections of Envoy's file are listed, and an extension
+/// of a type that is not known is left to validation, without its fields.
+pub(crate) fn parse_own(text: &str, format: Format) -> Result<ApplicationText, InvalidText> {
+    parse_for(Reader::Application, text, format)
+}
+
+fn parse_for(reader: Reader, text: &str, format: Format) -> Result<ApplicationText, InvalidText> {
     if text.len() > MAX_TEXT_BYTES {
         return Err(Problem::TooLarge(text.len()).into());
     }
-    let shape = Shape::of(text, format)?;
-    let content =
-        read(text, format, shape).or_else(|strict| lenient::content(text, format, shape, strict))?;
-    content.resources()
+    let (shape, without_effect) = Shape::of(text, format, reader)?;
+    let content = read(text, format, In { shape, pool: pool() })
+        .or_else(|strict| lenient::content(text, format, shape, reader, strict))?;
+    Ok(ApplicationText { resources: content.resources()?, without_effect })
 }
 
 /// The descriptors of the whole Envoy API. Built once, when the first text is read (about 20 ms and 10 MiB).
@@ -144,7 +175,11 @@ pub(crate) fn pool() -> &'static DescriptorPool {
 }
 
 fn message(name: &str) -> Result<MessageDescriptor, InvalidText> {
-    let found = pool().get_message_by_name(name);
+    message_of(pool(), name)
+}
+
+fn message_of(pool: &DescriptorPool, name: &str) -> Result<MessageDescriptor, InvalidText> {
+    let found = pool.get_message_by_name(name);
     found.ok_or_else(|| Problem::Parse(format!("message {name:?} is not in the descriptors")).into())
 }
 
@@ -233,9 +268,12 @@ impl EncodedResource {
         let any: prost_types::Any =
             any.transcode_to().map_err(|e| InvalidText::from(Problem::Parse(e.to_string())))?;
         let full_name = any.type_url.rsplit('/').next().unwrap_or_default();
-        let inner = DynamicMessage::decode(message(full_name)?, any.value.as_slice())
-            .map_err(|e| InvalidText::from(Problem::Parse(e.to_string())))?;
-        Ok(Self { place, name: name_of(&inner), type_url: any.type_url, value: any.value })
+        // Of a type that is not known there is no name either.
+        let inner = pool().get_message_by_name(full_name);
+        let inner = inner.map(|descriptor| DynamicMessage::decode(descriptor, any.value.as_slice()));
+        let inner = inner.transpose().map_err(|e| InvalidText::from(Problem::Parse(e.to_string())))?;
+        let name = inner.as_ref().and_then(name_of);
+        Ok(Self { place, name, type_url: any.type_url, value: any.value })
     }
 }
 

@@ -2,13 +2,19 @@
 
 use std::fmt;
 
-use prost_reflect::{DeserializeOptions, DynamicMessage, Value};
+use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, Value};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{EncodedResource, Format, InvalidText, Problem, message, read};
+use super::{EncodedResource, Format, InvalidText, Problem, Reader, locate, message, message_of, read};
 
 pub(super) const ANY: &str = "google.protobuf.Any";
 pub(super) const STATIC_RESOURCES: &str = "envoy.config.bootstrap.v3.Bootstrap.StaticResources";
+
+/// Envoy's whole configuration file.
+const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
+
+/// The section of a file whose resources stand elsewhere.
+const DYNAMIC: &str = "dynamic_resources";
 
 /// Sections of Envoy's configuration file, and of a file subscription, that say nothing about resources.
 const SKIPPED: [&str; 4] = ["admin", "node", "version_info", "type_url"];
@@ -36,42 +42,67 @@ pub(super) struct Content {
 /// Reads the outermost keys alone.
 struct Keys;
 
+/// Reads a text of a shape, by the descriptors of a pool.
+#[derive(Clone, Copy)]
+pub(super) struct In<'a> {
+    pub(super) shape: Shape,
+    pub(super) pool: &'a DescriptorPool,
+}
+
+/// Reads sections.
+struct Sections<'a>(&'a DescriptorPool);
+
 /// Reads a list of `Any`.
-struct Anys;
+struct Anys<'a>(&'a DescriptorPool);
 
 /// Reads one message by its descriptor.
-struct OneOf(&'static str);
+struct OneOf<'a>(&'static str, &'a DescriptorPool);
 
 // === impl Shape ===
 
 impl Shape {
-    pub(super) fn of(text: &str, format: Format) -> Result<Self, InvalidText> {
-        let Some(keys) = read(text, format, Keys)? else { return Ok(Self::List) };
+    /// The shape of a text, and the sections of it that have no effect on its reader.
+    pub(super) fn of(text: &str, format: Format, reader: Reader) -> Result<(Self, Vec<String>), InvalidText> {
+        let mut without_effect = Vec::new();
+        let Some(keys) = read(text, format, Keys)? else { return Ok((Self::List, without_effect)) };
         if keys.iter().any(|key| key == "@type") {
-            return Ok(Self::One);
+            return Ok((Self::One, without_effect));
         }
-        let known = |key: &String| key == "resources" || key == "static_resources";
-        if let Some(foreign) = keys.iter().find(|key| !known(key) && !SKIPPED.contains(&key.as_str())) {
-            return Err(Problem::UnknownSection(foreign.clone()).into());
+        let known = |key: &str| key == "resources" || key == "static_resources";
+        let bootstrap = message(BOOTSTRAP)?;
+        for key in keys.iter().filter(|key| !known(key) && !SKIPPED.contains(&key.as_str())) {
+            let field = bootstrap.get_field_by_name(key).or_else(|| bootstrap.get_field_by_json_name(key));
+            let refused = |problem| Err(InvalidText { position: locate(text, key), problem });
+            match (reader, field) {
+                (_, Some(field)) if field.name() == DYNAMIC => return refused(Problem::Elsewhere(DYNAMIC)),
+                (Reader::Application, Some(field)) => without_effect.push(field.name().to_owned()),
+                (Reader::ControlPlane, _) | (_, None) => {
+                    return refused(Problem::UnknownSection(key.clone()));
+                }
+            }
         }
-        if keys.iter().any(known) { Ok(Self::Sections) } else { Err(Problem::NoResources.into()) }
+        let has_resources = keys.iter().any(|key| known(key));
+        if has_resources { Ok((Self::Sections, without_effect)) } else { Err(Problem::NoResources.into()) }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Shape {
+// === impl In ===
+
+impl<'de> DeserializeSeed<'de> for In<'_> {
     type Value = Content;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Content, D::Error> {
-        match self {
-            Self::One => {
-                let one = OneOf(ANY).deserialize(deserializer)?;
+        let Self { shape, pool } = self;
+        match shape {
+            Shape::One => {
+                let one = OneOf(ANY, pool).deserialize(deserializer)?;
                 Ok(Content { one: Some(one), ..Content::default() })
             }
-            Self::List => {
-                let list = Anys.deserialize(deserializer)?;
+            Shape::List => {
+                let list = Anys(pool).deserialize(deserializer)?;
                 Ok(Content { list, ..Content::default() })
             }
-            Self::Sections => deserializer.deserialize_map(Sections),
+            Shape::Sections => deserializer.deserialize_map(Sections(pool)),
         }
     }
 }
@@ -139,9 +170,7 @@ impl<'de> Visitor<'de> for Keys {
 
 // === impl Sections ===
 
-struct Sections;
-
-impl<'de> Visitor<'de> for Sections {
+impl<'de> Visitor<'de> for Sections<'_> {
     type Value = Content;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -152,8 +181,10 @@ impl<'de> Visitor<'de> for Sections {
         let mut content = Content { list_name: "resources", ..Content::default() };
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
-                "resources" => content.list = map.next_value_seed(Anys)?,
-                "static_resources" => content.sections = Some(map.next_value_seed(OneOf(STATIC_RESOURCES))?),
+                "resources" => content.list = map.next_value_seed(Anys(self.0))?,
+                "static_resources" => {
+                    content.sections = Some(map.next_value_seed(OneOf(STATIC_RESOURCES, self.0))?);
+                }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -165,7 +196,7 @@ impl<'de> Visitor<'de> for Sections {
 
 // === impl Anys ===
 
-impl<'de> DeserializeSeed<'de> for Anys {
+impl<'de> DeserializeSeed<'de> for Anys<'_> {
     type Value = Vec<DynamicMessage>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -173,7 +204,7 @@ impl<'de> DeserializeSeed<'de> for Anys {
     }
 }
 
-impl<'de> Visitor<'de> for Anys {
+impl<'de> Visitor<'de> for Anys<'_> {
     type Value = Vec<DynamicMessage>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -182,7 +213,7 @@ impl<'de> Visitor<'de> for Anys {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(any) = seq.next_element_seed(OneOf(ANY))? {
+        while let Some(any) = seq.next_element_seed(OneOf(ANY, self.0))? {
             list.push(any);
         }
         Ok(list)
@@ -191,11 +222,11 @@ impl<'de> Visitor<'de> for Anys {
 
 // === impl OneOf ===
 
-impl<'de> DeserializeSeed<'de> for OneOf {
+impl<'de> DeserializeSeed<'de> for OneOf<'_> {
     type Value = DynamicMessage;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        let descriptor = message(self.0).map_err(D::Error::custom)?;
+        let descriptor = message_of(self.1, self.0).map_err(D::Error::custom)?;
         let options = DeserializeOptions::new().deny_unknown_fields(true);
         DynamicMessage::deserialize_with_options(descriptor, deserializer, &options)
     }

@@ -150,6 +150,10 @@ fn what_is_wrong_is_told_with_its_line_and_column() {
 #[test]
 fn a_text_that_holds_something_else_is_refused() {
     assert!(refused("layers: 3", Format::Yaml).contains(r#""layers" has no meaning here"#));
+    // What is served is resources, and they are passed on whole: nothing is left out.
+    assert!(
+        refused("layered_runtime: {}", Format::Yaml).contains(r#""layered_runtime" has no meaning here"#)
+    );
     assert!(refused("admin: {}", Format::Yaml).contains("neither resources nor static_resources"));
     assert!(refused("7", Format::Yaml).contains("a resource, a list of resources"));
     assert!(

@@ -23,3 +23,20 @@ pub(super) fn load(path: &Path, bytes: &[u8], rules: &Rules) -> Result<Loaded, I
     let text = std::str::from_utf8(bytes).map_err(|_| InvalidFile::from(FileProblem::NotUtf8));
     text.and_then(|text| load_text(text, Format::of_path(path), rules)).map_err(|e| e.of_file(path))
 }
+
+/// Reads and loads a file. Which certificate providers there are is the application's to say: any that is named counts as
+/// one.
+#[cfg(feature = "control-plane")]
+pub(crate) fn of_any_application(path: &Path) -> Result<Loaded, InvalidFile> {
+    let bytes = read(path)?;
+    let mut rules = Rules::default();
+    loop {
+        let loaded = load(path, &bytes, &rules);
+        let unknown = loaded.as_ref().err().into_iter().flat_map(InvalidFile::unknown_providers);
+        let mut more = false;
+        unknown.for_each(|name| more |= rules.certificate_providers.insert(name.into()));
+        if !more {
+            return loaded;
+        }
+    }
+}

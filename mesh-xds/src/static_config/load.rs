@@ -12,12 +12,16 @@ use mesh_core::config::listener::ListenerConfig;
 use crate::ads::{Kind, Name};
 use crate::invalid::{Invalid, Reason};
 use crate::resource::{Accepted, Checked, Decoded, Rules, decode};
-use crate::resource_json::{EncodedResource, Format, InvalidText, parse};
+use crate::resource_json::{
+    ApplicationText, EncodedResource, Format, InvalidText, Position, locate, parse_own,
+};
 
 /// The valid resources of a text.
 #[derive(Debug, Default)]
-pub(super) struct Loaded {
-    pub(super) resources: BTreeMap<(Kind, Name), Accepted>,
+pub(crate) struct Loaded {
+    pub(crate) resources: BTreeMap<(Kind, Name), Accepted>,
+    /// Sections of the text without effect.
+    pub(crate) without_effect: Vec<String>,
     /// Which listener serves an address.
     pub(super) addresses: BTreeMap<Address, Name>,
 }
@@ -45,14 +49,14 @@ pub enum FileProblem {
     /// A resource is of a kind that means nothing in a file.
     Kind {
         /// Where it stands in the text.
-        place: String,
+        place: TextPlace,
         /// Type URL of the resource.
         type_url: String,
     },
     /// A resource is invalid.
     Resource {
-        /// Where it stands in the text.
-        place: String,
+        /// Where it stands in the text; the position is that of the field.
+        place: TextPlace,
         /// Its name, where it has one.
         name: Option<Name>,
         /// Which field, and why.
@@ -61,7 +65,7 @@ pub enum FileProblem {
     /// Two resources have the same kind and name.
     Duplicate {
         /// Where the second stands in the text.
-        place: String,
+        place: TextPlace,
         /// Kind of both.
         kind: Kind,
         /// Name of both.
@@ -70,10 +74,19 @@ pub enum FileProblem {
     /// Two listeners serve the same address.
     Address {
         /// Where the second stands in the text.
-        place: String,
+        place: TextPlace,
         /// The address.
         address: Address,
     },
+}
+
+/// Where a resource stands in a text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TextPlace {
+    /// Its path: `static_resources.listeners[0]`; empty for a text that is one resource.
+    pub path: String,
+    /// Line and column, for the first problems of a text, as far as they are known.
+    pub position: Option<Position>,
 }
 
 /// Number of the field `name` of a listener.
@@ -82,16 +95,21 @@ const LISTENER_NAME: u32 = 1;
 /// How many problems an error's text holds.
 const SHOWN: usize = 8;
 
+/// How many problems have a position: each is looked for in the text anew.
+const LOCATED: usize = 64;
+
 /// Reads and validates every resource of a text.
 pub(super) fn load(text: &str, format: Format, rules: &Rules) -> Result<Loaded, InvalidFile> {
-    let encoded = parse(text, format).map_err(|e| InvalidFile::from(FileProblem::Text(e)))?;
-    let mut loaded = Loaded::default();
+    let read = parse_own(text, format).map_err(|e| InvalidFile::from(FileProblem::Text(e)))?;
+    let ApplicationText { resources, without_effect } = read;
+    let mut loaded = Loaded { without_effect, ..Loaded::default() };
     let mut problems = Vec::new();
-    for resource in encoded {
+    for resource in resources {
         if let Err(problem) = loaded.add(resource, rules) {
             problems.push(problem);
         }
     }
+    problems.iter_mut().take(LOCATED).for_each(|problem| problem.locate(text));
     if problems.is_empty() { Ok(loaded) } else { Err(InvalidFile { file: None, problems, unread: None }) }
 }
 
@@ -99,14 +117,15 @@ pub(super) fn load(text: &str, format: Format, rules: &Rules) -> Result<Loaded, 
 
 impl Loaded {
     fn add(&mut self, resource: EncodedResource, rules: &Rules) -> Result<(), FileProblem> {
-        let EncodedResource { place, type_url, name, mut value } = resource;
+        let EncodedResource { place: path, type_url, name, mut value } = resource;
+        let place = TextPlace { path, position: None };
         let Some(kind) = Kind::from_type_url(&type_url) else {
             return Err(FileProblem::Kind { place, type_url });
         };
         let is_nameless = kind == Kind::Listener && name.is_none();
         if is_nameless {
             // Found by its address; the place is the name under which it is known, as Envoy makes one up.
-            prost::encoding::string::encode(LISTENER_NAME, &place, &mut value);
+            prost::encoding::string::encode(LISTENER_NAME, &place.path, &mut value);
         }
         let Decoded { name, verdict } = decode(kind, &type_url, &value, rules);
         let (name, accepted) = match (name, verdict) {
@@ -148,6 +167,18 @@ impl InvalidFile {
     #[must_use]
     pub fn problems(&self) -> &[FileProblem] {
         &self.problems
+    }
+
+    /// Names of certificate providers that validation did not know.
+    #[cfg(feature = "control-plane")]
+    pub(super) fn unknown_providers(&self) -> impl Iterator<Item = &str> {
+        self.problems.iter().filter_map(|problem| match problem {
+            FileProblem::Resource { invalid, .. } => match invalid.reason() {
+                Reason::UnknownProvider(name) if !name.is_empty() => Some(name.as_str()),
+                _ => None,
+            },
+            _ => None,
+        })
     }
 
     pub(super) fn unread(error: io::Error) -> Self {
@@ -200,6 +231,27 @@ impl Eq for InvalidFile {}
 
 // === impl FileProblem ===
 
+impl FileProblem {
+    fn locate(&mut self, text: &str) {
+        let (place, path) = match self {
+            Self::Read(_) | Self::NotUtf8 | Self::Text(_) => return,
+            Self::Resource { place, invalid, .. } => {
+                let path = place.within(invalid.path().as_str()).path;
+                (place, path)
+            }
+            Self::Kind { place, .. } | Self::Duplicate { place, .. } => {
+                let path = place.path.clone();
+                (place, path)
+            }
+            Self::Address { place, .. } => {
+                let path = place.within("address").path;
+                (place, path)
+            }
+        };
+        place.position = locate(text, &path);
+    }
+}
+
 impl fmt::Display for FileProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -207,18 +259,39 @@ impl fmt::Display for FileProblem {
             Self::NotUtf8 => f.write_str("is not UTF-8"),
             Self::Text(invalid) => invalid.fmt(f),
             Self::Kind { place, type_url } => {
-                write!(f, "{place}: {type_url:?} is not a listener, route, cluster or endpoints")
+                write!(f, "{place}{type_url:?} is not a listener, route, cluster or endpoints")
             }
             Self::Resource { place, name, invalid } => {
-                let dot = if place.is_empty() || invalid.path().as_str().is_empty() { "" } else { "." };
-                let colon = if dot.is_empty() && !place.is_empty() { ": " } else { "" };
-                write!(f, "{place}{dot}{colon}{invalid}")?;
+                match invalid.path().as_str() {
+                    "" => write!(f, "{place}{}", invalid.reason())?,
+                    field => write!(f, "{}{}", place.within(field), invalid.reason())?,
+                }
                 name.as_ref().map_or(Ok(()), |name| write!(f, " (in {name:?})"))
             }
-            Self::Duplicate { place, kind, name } => write!(f, "{place}: {kind} {name:?} is given twice"),
+            Self::Duplicate { place, kind, name } => write!(f, "{place}{kind} {name:?} is given twice"),
             Self::Address { place, address } => {
-                write!(f, "{place}: another listener has the address {address}")
+                write!(f, "{place}another listener has the address {address}")
             }
         }
+    }
+}
+
+// === impl TextPlace ===
+
+impl TextPlace {
+    fn within(&self, field: &str) -> Self {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        Self { path: format!("{}{dot}{field}", self.path), position: self.position }
+    }
+}
+
+/// What precedes what is said of it.
+impl fmt::Display for TextPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, position } = self;
+        if let Some(Position { line, column }) = position {
+            write!(f, "line {line}, column {column}: ")?;
+        }
+        if path.is_empty() { Ok(()) } else { write!(f, "{path}: ") }
     }
 }

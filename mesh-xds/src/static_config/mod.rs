@@ -26,7 +26,9 @@ use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::Instrument;
 
-pub use self::load::{FileProblem, InvalidFile};
+#[cfg(feature = "control-plane")]
+pub(crate) use self::file::of_any_application;
+pub use self::load::{FileProblem, InvalidFile, TextPlace};
 use self::load::{Loaded, load};
 use self::state::{Key, State};
 use crate::resource::Rules;
@@ -164,7 +166,7 @@ impl ConfigSource for StaticSource {
     }
 
     fn unapplied(&self) -> Vec<UnappliedFields> {
-        self.shared.state().unapplied.list()
+        self.shared.state().unapplied()
     }
 }
 

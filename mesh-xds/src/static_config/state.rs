@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mesh_core::config::endpoints::Address;
 use mesh_core::snapshot::{
-    ClientSnapshot, ConfigError, ConfigProblem, Resolution, ServerSnapshot, SnapshotCell,
+    ClientSnapshot, ConfigError, ConfigProblem, Resolution, ServerSnapshot, SnapshotCell, UnappliedFields,
 };
 
 use super::load::{InvalidFile, Loaded};
@@ -26,7 +26,9 @@ pub(super) struct State {
     store: Store,
     /// Every name that the store has a place for.
     known: BTreeSet<(Kind, Name)>,
-    pub(super) unapplied: Ledger,
+    unapplied: Ledger,
+    /// Sections of the file without effect.
+    without_effect: Vec<String>,
     addresses: BTreeMap<Address, Name>,
     version: u64,
     clients: BTreeMap<Arc<str>, OpenTarget<ClientSnapshot>>,
@@ -61,6 +63,7 @@ impl State {
             store: Store::default(),
             known: BTreeSet::new(),
             unapplied: Ledger::default(),
+            without_effect: Vec::new(),
             addresses: BTreeMap::new(),
             version: 0,
             clients: BTreeMap::new(),
@@ -71,8 +74,12 @@ impl State {
 
     /// Replaces every resource, and publishes what changes for the open targets.
     pub(super) fn apply(&mut self, loaded: Loaded) {
-        let Loaded { resources, addresses } = loaded;
+        let Loaded { resources, without_effect, addresses } = loaded;
         self.addresses = addresses;
+        if !without_effect.is_empty() && without_effect != self.without_effect {
+            tracing::warn!(file = &*self.origin, sections = ?without_effect, "the sections have no effect here");
+        }
+        self.without_effect = without_effect;
         let named = resources.values().flat_map(|accepted| accepted.resource.references());
         let known: BTreeSet<_> = named.chain(resources.keys().cloned()).collect();
         // What is not in this file is gone, not kept from the last one.
@@ -95,6 +102,15 @@ impl State {
         self.error = None;
         self.publish::<Arc<str>>();
         self.publish::<Address>();
+    }
+
+    /// What is set and has no effect: sections of the file first, then fields by resource.
+    pub(super) fn unapplied(&self) -> Vec<UnappliedFields> {
+        let fields = self.without_effect.clone();
+        let of_file =
+            UnappliedFields { kind: "file", name: self.origin.clone(), total: fields.len(), fields };
+        let of_file = Some(of_file).filter(|of_file| of_file.total > 0);
+        of_file.into_iter().chain(self.unapplied.list()).collect()
     }
 
     /// Opens a target; it has what the configuration has for it at once.

@@ -35,8 +35,19 @@ fn source(text: &str) -> StaticSource {
     StaticSource::from_text(text, Format::Yaml, Rules::default()).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// What is wrong with a text, but for lines and columns.
 fn refusal(text: &str) -> String {
-    StaticSource::from_text(text, Format::Yaml, Rules::default()).unwrap_err().to_string()
+    let error = StaticSource::from_text(text, Format::Yaml, Rules::default()).unwrap_err();
+    without_positions(&error)
+}
+
+fn without_positions(error: &InvalidFile) -> String {
+    let text = error.to_string();
+    let mut parts = text.split("line ").map(|part| match part.split_once(": ") {
+        Some((position, rest)) if position.contains(", column ") => rest,
+        _ => part,
+    });
+    parts.by_ref().collect()
 }
 
 fn ready<S>(target: &Subscription<S>) -> Arc<S> {
@@ -139,20 +150,15 @@ fn a_listener_of_a_server_needs_no_name_and_one_of_a_client_does() {
     for port in [80, 81] {
         assert_eq!(ready(&found.server(&Address::Socket(([127, 0, 0, 1], port).into()))).routes.len(), 1);
     }
-    let twice = StaticSource::from_text(&text(&(inbound(80) + &inbound(80))), Format::Yaml, Rules::default());
-    let why = twice.unwrap_err().to_string();
+    let why = refusal(&text(&(inbound(80) + &inbound(80))));
     assert!(
         why.contains("static_resources.listeners[1]: another listener has the address 127.0.0.1:80"),
         "{why}"
     );
     let broken = inbound(80).replace("filter_chains", "transparent: true\n    filter_chains");
-    let why =
-        StaticSource::from_text(&text(&broken), Format::Yaml, Rules::default()).unwrap_err().to_string();
-    assert_eq!(why, "static_resources.listeners[0].transparent: is not supported");
+    assert_eq!(refusal(&text(&broken)), "static_resources.listeners[0].transparent: is not supported");
     let client = format!("  - api_listener: {{api_listener: {{{HCM}, route_config: {{}}, {ROUTER}}}}}\n");
-    let why =
-        StaticSource::from_text(&text(&client), Format::Yaml, Rules::default()).unwrap_err().to_string();
-    assert_eq!(why, "static_resources.listeners[0].name: must not be empty");
+    assert_eq!(refusal(&text(&client)), "static_resources.listeners[0].name: must not be empty");
 }
 
 #[test]
@@ -182,7 +188,7 @@ fn a_bad_text_is_refused_whole_with_every_field_that_is_wrong() {
     let error = source.replace(&bad, Format::Yaml).unwrap_err();
     assert_eq!(error.problems().len(), 2);
     assert_eq!(
-        error.to_string(),
+        without_positions(&error),
         "static_resources.listeners[0].api_listener.api_listener.route_config.virtual_hosts[0].routes[0].match.safe_regex: \
          invalid regular expression: unclosed group (in \"shop\"); \
          static_resources.clusters[0].lb_policy: \"MAGLEV\" is not supported (in \"ratings\")"
@@ -195,6 +201,119 @@ fn a_bad_text_is_refused_whole_with_every_field_that_is_wrong() {
 }
 
 #[test]
+fn each_problem_is_told_with_its_line_and_column_in_every_form_of_a_text() {
+    let yaml = "
+static_resources:
+  clusters:
+  - name: a
+    type: STATIC
+    lb_policy: MAGLEV
+  - {name: b, type: STATIC, lbPolicy: RING_HASH}
+  - type: STATIC
+";
+    let at = |text: &str, format| -> Vec<_> {
+        let error = StaticSource::from_text(text, format, Rules::default()).unwrap_err();
+        let lines = error.problems().iter().map(|problem| {
+            let text = problem.to_string();
+            text.strip_prefix("line ").unwrap_or(&text).split(": ").take(2).collect::<Vec<_>>().join(" ")
+        });
+        lines.collect()
+    };
+    assert_eq!(
+        at(yaml, Format::Yaml),
+        [
+            "6, column 5 static_resources.clusters[0].lb_policy",
+            "7, column 29 static_resources.clusters[1].lb_policy",
+            "8, column 5 static_resources.clusters[2].name"
+        ]
+    );
+    let twice =
+        "[{'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: b, load_assignment: {}},
+        {'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: b, load_assignment: {}}]";
+    assert_eq!(at(twice, Format::Yaml), ["2, column 9 [1]"]);
+    let json = r#"{"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "a",
+"lbPolicy": "MAGLEV"}"#;
+    assert_eq!(at(json, Format::Json), ["2, column 1 lb_policy"]);
+    // Beside something that is read as Envoy's loader reads it, too.
+    assert_eq!(
+        at(&yaml.replace("STATIC\n    lb", "static\n    lb"), Format::Yaml)[0],
+        "6, column 5 static_resources.clusters[0].lb_policy"
+    );
+    // An error is found in the text as long as that costs little.
+    let many = "\n  - {type: STATIC}".repeat(100);
+    let located = at(&format!("static_resources:\n  clusters:{many}"), Format::Yaml);
+    assert_eq!(
+        (located.len(), located[63].as_str()),
+        (100, "66, column 6 static_resources.clusters[63].name")
+    );
+    assert_eq!(located[64], "static_resources.clusters[64].name must not be empty");
+}
+
+#[test]
+fn sections_of_envoys_file_that_have_no_effect_are_listed() {
+    let bare = text(&cluster(""));
+    let more =
+        format!("{bare}layered_runtime: {{layers: [{{name: l}}]}}\nadmin: {{}}\nstatsFlushInterval: 5s\n");
+    let source = source(&more);
+    let listed = source.unapplied();
+    let [UnappliedFields { kind: "file", fields, total: 2, .. }] = listed.as_slice() else {
+        panic!("{listed:?}")
+    };
+    assert_eq!(fields, &["layered_runtime", "stats_flush_interval"]);
+    ready(&source.client("shop"));
+    source.replace(&bare, Format::Yaml).unwrap();
+    assert_eq!(source.unapplied(), []);
+    // What holds further resources, and what is no section at all, is refused where it stands.
+    assert_eq!(
+        StaticSource::from_text(&format!("dynamicResources: {{}}\n{bare}"), Format::Yaml, Rules::default())
+            .unwrap_err()
+            .to_string(),
+        "line 1, column 1: \"dynamic_resources\" is not supported: a file is all that there is; \
+         what names a control plane is the bootstrap"
+    );
+    let typo =
+        StaticSource::from_text(&format!("node: {{}}\nlayerd: 1\n{bare}"), Format::Yaml, Rules::default());
+    let typo = typo.unwrap_err().to_string();
+    assert!(typo.starts_with("line 2, column 1: \"layerd\" has no meaning here"), "{typo}");
+}
+
+#[test]
+fn an_extension_of_an_unknown_type_is_judged_where_it_stands() {
+    const CONTRIB: &str =
+        "{\"@type\": type.googleapis.com/envoy.extensions.contrib.v3alpha.Odd, depth: 3, of: [{a: b}]}";
+    let bare = text(&cluster(""));
+    // Where it shapes traffic or telemetry it is listed, as it is when it comes over xDS.
+    let logged = bare.replace(
+        "route_config: {}",
+        &format!("route_config: {{}}, access_log: [{{name: odd, typed_config: {CONTRIB}}}]"),
+    );
+    let source = source(&logged);
+    ready(&source.server("0.0.0.0:80".parse().unwrap()));
+    assert_eq!(source.unapplied()[0].fields, ["filter_chains[0].filters[0].typed_config.access_log"]);
+    // Where it may be what keeps somebody out, it is refused, beside everything else that is wrong.
+    let filtered = bare.replacen(
+        "http_filters: [",
+        &format!("http_filters: [{{name: odd, typed_config: {CONTRIB}}}, "),
+        2,
+    );
+    let refused = refusal(&filtered.replace("cluster: ratings}", "cluster: ratings, timeout: -1s}"));
+    for problem in [
+        "static_resources.listeners[0].api_listener.api_listener.",
+        "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.http_filters[0].typed_config: \
+         extension \"type.googleapis.com/envoy.extensions.contrib.v3alpha.Odd\" is not supported (in \"inbound\")",
+    ] {
+        assert!(refused.contains(problem), "{refused}");
+    }
+    let whole = format!("resources: [{CONTRIB}]");
+    assert!(refusal(&whole).ends_with("Odd\" is not a listener, route, cluster or endpoints"));
+    // A name that no message can have is an error of the text.
+    for name in ["", "Odd", "a..b", "envoy.config.cluster.v3.Cluster.Odd.x"] {
+        let text = whole.replace("envoy.extensions.contrib.v3alpha.Odd", name);
+        assert!(StaticSource::from_text(&text, Format::Yaml, Rules::default()).is_err(), "{name}");
+    }
+}
+
+#[test]
 fn a_text_that_contradicts_itself_is_refused() {
     let twice = text(&format!("{}, {}", cluster(""), cluster("")));
     assert_eq!(refusal(&twice), "static_resources.clusters[1]: cluster \"ratings\" is given twice");
@@ -204,7 +323,8 @@ fn a_text_that_contradicts_itself_is_refused() {
     assert_eq!(refusal(&both), "static_resources.listeners[2]: another listener has the address 0.0.0.0:80");
     let secret = "\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\nname: s";
     assert!(refusal(secret).ends_with("is not a listener, route, cluster or endpoints"));
-    assert!(refusal("resources: 3").starts_with("line 1, column "));
+    let list = StaticSource::from_text("resources: 3", Format::Yaml, Rules::default()).unwrap_err();
+    assert!(list.to_string().starts_with("line 1, column "), "{list}");
 }
 
 #[test]
@@ -254,7 +374,7 @@ fn a_file_is_reloaded_when_its_content_changes() {
             None => std::fs::remove_file(&path).unwrap(),
         }
         for _ in 0..2 {
-            let error = source.reload().unwrap_err().to_string();
+            let error = without_positions(&source.reload().unwrap_err());
             assert!(error.starts_with(&format!("{}: {problem}", path.display())), "{error}");
         }
         assert_eq!(source.last_error().map(|e| e.to_string()), source.reload().err().map(|e| e.to_string()));

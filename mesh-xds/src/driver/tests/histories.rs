@@ -159,9 +159,12 @@ impl History {
     }
 
     fn set_server(&mut self) {
-        let (address, routes) = ("127.0.0.1:9080".parse().unwrap(), self.pick(&ROUTES));
-        let config =
-            ServerListener { address, chains: Vec::new(), default_chain: Some(chain("all", routes)) };
+        let routes = self.pick(&ROUTES);
+        let config = ServerListener {
+            address: address().into(),
+            chains: Vec::new(),
+            default_chain: Some(chain("all", routes)),
+        };
         self.set(Kind::Listener, SERVER, Ok(Checked::Listener(Arc::new(ListenerConfig::Server(config)))));
     }
 
@@ -235,7 +238,7 @@ impl History {
     fn open_or_close(&mut self) {
         match self.rng.below(6) {
             0 => self.server = None,
-            1 => self.server = Some(self.targets.server("127.0.0.1:9080".parse::<SocketAddr>().unwrap())),
+            1 => self.server = Some(self.targets.server(&address().into())),
             n => {
                 let client = (n % 2) as usize;
                 self.log.push(format!("open or close {}", CLIENTS[client]));
@@ -472,6 +475,10 @@ impl History {
     }
 }
 
+fn address() -> SocketAddr {
+    SERVER.strip_prefix("servers/").and_then(|address| address.parse().ok()).expect("an address")
+}
+
 fn port(address: &str) -> u16 {
     address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("an address with a port")
 }
@@ -529,10 +536,9 @@ fn routes_within_the_listener_of_a_server_ask_for_no_clusters() {
     let Checked::Route(routes) = route("r", &["a"]) else { unreachable!("route() makes routes") };
     let mut all = chain("all", "r");
     all.http = HttpConfig::new(RouteSource::Inline(routes));
-    let address = "127.0.0.1:9080".parse::<SocketAddr>().unwrap();
-    let config = ServerListener { address, chains: Vec::new(), default_chain: Some(all) };
+    let config = ServerListener { address: address().into(), chains: Vec::new(), default_chain: Some(all) };
     history.set(Kind::Listener, SERVER, Ok(Checked::Listener(Arc::new(ListenerConfig::Server(config)))));
-    let target = history.targets.server(address);
+    let target = history.targets.server(&address().into());
     history.connect();
     history.sync();
     history.push(Kind::Listener);

@@ -137,7 +137,11 @@ fn a_server_asks_for_no_clusters_unless_a_client_has_the_same_routes() {
     let mut world = World::new();
     let address: SocketAddr = "127.0.0.1:9080".parse().unwrap();
     let server = world.server(address);
-    let config = ServerListener { address, chains: Vec::new(), default_chain: Some(chain("all", "r")) };
+    let config = ServerListener {
+        address: address.into(),
+        chains: Vec::new(),
+        default_chain: Some(chain("all", "r")),
+    };
     let config = Checked::Listener(Arc::new(ListenerConfig::Server(config)));
     let both = || vec![("servers/127.0.0.1:9080", config.clone()), ("l", listener("r"))];
     world.respond(Kind::Listener, both(), &[]);

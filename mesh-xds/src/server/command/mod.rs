@@ -1,5 +1,6 @@
 //! `mesh-control`, the command, as a function: the binary adds a runtime, signals and a log.
 
+mod check;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
+use self::check::check;
 pub use self::options::{Command, InvalidCommand};
 use self::options::{HELP, Serve, Task, TlsFiles};
 use self::watch::{Refused, watch_clients, watch_files};
@@ -64,28 +66,10 @@ impl Command {
         match self.task {
             Task::Help => output.say(HELP.trim_end()),
             Task::Version => output.say(concat!("mesh-control ", env!("CARGO_PKG_VERSION"))),
-            Task::Check { directory, checks } => return check(&directory, checks, &output),
+            Task::Check { path, checks } => return check(&path, checks, &output),
             Task::Serve(serve) => return serve.run(output, stop).await,
         }
         Ok(())
-    }
-}
-
-fn check(path: &Path, checks: Checks, output: &Output) -> Result<(), CommandError> {
-    let (control, directory) = load(path, checks)?;
-    let errors = directory.errors();
-    let errors = errors.borrow();
-    let findings = directory.findings();
-    for error in errors.iter() {
-        output.say(&format!("refused {error}"));
-    }
-    for finding in &findings {
-        output.say(&finding.to_string());
-    }
-    output.say(&format!("checked {}: {} for everybody", path.display(), counts(&control)));
-    match errors.len() + findings.len() {
-        0 => Ok(()),
-        found => Err(CommandError::Found(found)),
     }
 }
 

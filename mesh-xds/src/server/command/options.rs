@@ -18,7 +18,7 @@ pub struct Command {
 pub(super) enum Task {
     Help,
     Version,
-    Check { directory: PathBuf, checks: Checks },
+    Check { path: PathBuf, checks: Checks },
     Serve(Serve),
 }
 
@@ -134,7 +134,7 @@ impl Arguments {
             _ => return Err(InvalidCommand::Tls),
         };
         let task = match directory {
-            Some(directory) if check => Task::Check { directory, checks },
+            Some(path) if check => Task::Check { path, checks },
             Some(directory) => Task::Serve(Serve { directory, checks, listen, interval, tls }),
             // As compilers have it: what there is to say, where there is nothing to do.
             None if verbose && !check => Task::Version,
@@ -171,6 +171,7 @@ Serves a directory of xDS resources over ADS (state of the world and incremental
 
 Usage: mesh-control [OPTIONS] DIR
        mesh-control --check [--syntax-only] DIR
+       mesh-control --check FILE
 
   DIR/*.yaml, *.yml, *.json        resources for every client: one with @type, a list of them (under `resources`), or
                                    `static_resources` as in Envoy's own file
@@ -182,7 +183,8 @@ in force: then it is the one whose name sorts first.
 
 Options:
   --check             serve nothing; say which files would be refused at a start, which resources name what is not there,
-                      and which fields have no effect. Exit status 0: there was nothing to say; 1: there was
+                      and which fields have no effect. Exit status 0: there was nothing to say; 1: there was.
+                      Of a FILE, say the same as an application that is configured by it (Mesh::from_static_file)
   --listen ADDR       where to listen [default: 127.0.0.1:18000]; port 0 takes a free one
   --interval MS       how often files are looked at [default: 500]
   --syntax-only       accept resources that this mesh's clients would refuse (for Envoy, or gRPC of other languages)

@@ -145,3 +145,97 @@ fn a_check_of_syntax_alone_judges_no_field() {
     assert_eq!(run(&["--check", path]).0, Err("1 found".to_owned()));
     assert_eq!(run(&["--check", "--syntax-only", path]).0, Ok(()));
 }
+
+#[test]
+fn a_check_of_a_file_says_what_an_application_that_loads_it_would() {
+    const HCM: &str = "\"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("mesh.yaml");
+    let path = file.to_str().unwrap();
+    // A server listener has no name in such a file, and which certificate providers there are is the application's.
+    let good = format!(
+        "
+static_resources:
+  listeners:
+  - address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          {HCM}
+          route_config: {{}}
+          http_filters: [{{name: router, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]
+      transport_socket:
+        name: tls
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context: {{tls_certificate_provider_instance: {{instance_name: anywhere}}}}
+  clusters:
+  - name: ratings
+    type: STATIC
+    load_assignment: {{endpoints: []}}
+"
+    );
+    let says = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let (ran, lines) = run(&["--check", path]);
+        (ran, lines.into_iter().map(|line| line.replace(path, "FILE")).collect::<Vec<_>>())
+    };
+    let all = "checked FILE: it loads, with 1 listener, 0 route, 1 cluster, 0 endpoints".to_owned();
+    assert_eq!(says(&good), (Ok(()), vec![all.clone()]));
+
+    // It loads, and not everything in it comes true.
+    let odd = format!(
+        "{}layered_runtime: {{}}\n",
+        good.replace(
+            "type: STATIC\n    load_assignment: {endpoints: []}",
+            "type: EDS\n    eds_cluster_config: {eds_config: {ads: {}}}\n    outlier_detection: {}"
+        )
+    );
+    assert_eq!(
+        says(&odd),
+        (
+            Err("3 found".to_owned()),
+            vec![
+                "FILE: section \"layered_runtime\" has no effect".to_owned(),
+                "FILE: cluster \"ratings\" names endpoints \"ratings\", which is not there".to_owned(),
+                "FILE: cluster \"ratings\" has fields without effect: outlier_detection".to_owned(),
+                all,
+            ]
+        )
+    );
+
+    // It does not load: each problem is a line, with its place.
+    let bad = good
+        .replace("STATIC", "STRICT_DNS")
+        .replace("route_config: {}", "route_config: {virtual_hosts: [{}]}");
+    let (ran, lines) = says(&bad);
+    assert_eq!(ran, Err("2 found".to_owned()), "{lines:?}");
+    let [listener, cluster, last] = lines.as_slice() else { panic!("{lines:?}") };
+    assert!(listener.starts_with("refused FILE: line 10, column "), "{listener}");
+    assert!(
+        listener.contains(
+            ": static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config."
+        ),
+        "{listener}"
+    );
+    assert_eq!(
+        cluster,
+        "refused FILE: line 19, column 5: static_resources.clusters[0].type: \"STRICT_DNS\" is not supported (in \"ratings\")"
+    );
+    assert_eq!(last, "checked FILE: it does not load");
+
+    let (ran, lines) = says("static_resources: [");
+    assert_eq!(ran, Err("1 found".to_owned()));
+    assert!(lines[0].starts_with("refused FILE: line 1, column "), "{lines:?}");
+    fs::remove_file(&file).unwrap();
+    let (ran, lines) = run(&["--check", path]);
+    assert_eq!(
+        (ran, lines[0].as_str()),
+        (Err("1 found".to_owned()), &*format!("refused {path}: cannot be read: entity not found"))
+    );
+    // Of a file no field goes unjudged, and none is served.
+    for args in [&["--check", "--syntax-only", path][..], &[path]] {
+        assert_eq!(run(args).0, Err(format!("{path} is not a directory")), "{args:?}");
+    }
+}

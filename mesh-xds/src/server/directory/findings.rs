@@ -157,7 +157,7 @@ impl fmt::Display for Finding {
 // === impl Oddity ===
 
 impl Oddity {
-    fn unapplied(accepted: &Accepted) -> Self {
+    pub(crate) fn unapplied(accepted: &Accepted) -> Self {
         let fields = accepted.unapplied.iter().map(ToString::to_string).collect();
         Self::Unapplied { fields, total: accepted.unapplied.len() }
     }
