@@ -84,7 +84,7 @@ pub enum FileProblem {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TextPlace {
     /// Its path: `static_resources.listeners[0]`; empty for a text that is one resource.
-    pub path: String,
+    pub path: Arc<str>,
     /// Line and column, for the first problems of a text, as far as they are known.
     pub position: Option<Position>,
 }
@@ -118,14 +118,14 @@ pub(super) fn load(text: &str, format: Format, rules: &Rules) -> Result<Loaded, 
 impl Loaded {
     fn add(&mut self, resource: EncodedResource, rules: &Rules) -> Result<(), FileProblem> {
         let EncodedResource { place: path, type_url, name, mut value } = resource;
-        let place = TextPlace { path, position: None };
+        let place = TextPlace { path: path.into(), position: None };
         let Some(kind) = Kind::from_type_url(&type_url) else {
             return Err(FileProblem::Kind { place, type_url });
         };
         let is_nameless = kind == Kind::Listener && name.is_none();
         if is_nameless {
             // Found by its address; the place is the name under which it is known, as Envoy makes one up.
-            prost::encoding::string::encode(LISTENER_NAME, &place.path, &mut value);
+            prost::encoding::string::encode(LISTENER_NAME, &place.path.to_string(), &mut value);
         }
         let Decoded { name, verdict } = decode(kind, &type_url, &value, rules);
         let (name, accepted) = match (name, verdict) {
@@ -281,7 +281,7 @@ impl fmt::Display for FileProblem {
 impl TextPlace {
     fn within(&self, field: &str) -> Self {
         let dot = if self.path.is_empty() { "" } else { "." };
-        Self { path: format!("{}{dot}{field}", self.path), position: self.position }
+        Self { path: format!("{}{dot}{field}", self.path).into(), position: self.position }
     }
 }
 

@@ -8,7 +8,8 @@
 //! file ─► resource_json ─► resource::decode ─► store ─► assemble ─► one SnapshotCell per open target
 //! ```
 //! A file is taken whole or refused whole: a bad one changes nothing, and is reported once, with every field that is
-//! wrong. Deviation from Envoy: a resource that is named and not in the file is an error of those requests alone.
+//! wrong, its line and its column. Sections of Envoy's file that hold no resources are listed with the fields that have no
+//! effect. Deviation from Envoy: a resource that is named and not in the file is an error of those requests alone.
 
 mod file;
 mod load;

@@ -307,7 +307,17 @@ fn an_extension_of_an_unknown_type_is_judged_where_it_stands() {
     let whole = format!("resources: [{CONTRIB}]");
     assert!(refusal(&whole).ends_with("Odd\" is not a listener, route, cluster or endpoints"));
     // A name that no message can have is an error of the text.
-    for name in ["", "Odd", "a..b", "envoy.config.cluster.v3.Cluster.Odd.x"] {
+    for name in [
+        "",
+        "Odd",
+        "a..b",
+        ".b",
+        "b.",
+        "a b.ü",
+        "google.protobuf.Any.x",
+        "envoy.config.cluster",
+        "envoy.config.cluster.v3.Cluster.Odd.x",
+    ] {
         let text = whole.replace("envoy.extensions.contrib.v3alpha.Odd", name);
         assert!(StaticSource::from_text(&text, Format::Yaml, Rules::default()).is_err(), "{name}");
     }

@@ -146,54 +146,53 @@ fn a_check_of_syntax_alone_judges_no_field() {
     assert_eq!(run(&["--check", "--syntax-only", path]).0, Ok(()));
 }
 
-#[test]
-fn a_check_of_a_file_says_what_an_application_that_loads_it_would() {
-    const HCM: &str = "\"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("mesh.yaml");
-    let path = file.to_str().unwrap();
-    // A server listener has no name in such a file, and which certificate providers there are is the application's.
-    let good = format!(
-        "
+/// A server listener has no name in such a file, and which certificate providers there are is the application's.
+const FILE: &str = "
 static_resources:
   listeners:
-  - address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}
+  - address: {socket_address: {address: 127.0.0.1, port_value: 80}}
     filter_chains:
     - filters:
       - name: http
         typed_config:
-          {HCM}
-          route_config: {{}}
-          http_filters: [{{name: router, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          route_config: {}
+          http_filters: [{name: router, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
       transport_socket:
         name: tls
         typed_config:
           \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-          common_tls_context: {{tls_certificate_provider_instance: {{instance_name: anywhere}}}}
+          common_tls_context: {tls_certificate_provider_instance: {instance_name: anywhere}}
   clusters:
   - name: ratings
     type: STATIC
-    load_assignment: {{endpoints: []}}
-"
-    );
-    let says = |text: &str| {
-        fs::write(&file, text).unwrap();
-        let (ran, lines) = run(&["--check", path]);
-        (ran, lines.into_iter().map(|line| line.replace(path, "FILE")).collect::<Vec<_>>())
-    };
+    load_assignment: {endpoints: []}
+";
+
+/// What a check of a file of this text says.
+fn of_file(text: &str) -> (Result<(), String>, Vec<String>) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    fs::write(path, text).unwrap();
+    let (ran, lines) = run(&["--check", path]);
+    (ran, lines.into_iter().map(|line| line.replace(path, "FILE")).collect())
+}
+
+#[test]
+fn a_check_of_a_file_says_what_an_application_that_loads_it_would() {
     let all = "checked FILE: it loads, with 1 listener, 0 route, 1 cluster, 0 endpoints".to_owned();
-    assert_eq!(says(&good), (Ok(()), vec![all.clone()]));
+    assert_eq!(of_file(FILE), (Ok(()), vec![all.clone()]));
 
     // It loads, and not everything in it comes true.
     let odd = format!(
         "{}layered_runtime: {{}}\n",
-        good.replace(
+        FILE.replace(
             "type: STATIC\n    load_assignment: {endpoints: []}",
             "type: EDS\n    eds_cluster_config: {eds_config: {ads: {}}}\n    outlier_detection: {}"
         )
     );
     assert_eq!(
-        says(&odd),
+        of_file(&odd),
         (
             Err("3 found".to_owned()),
             vec![
@@ -204,12 +203,14 @@ static_resources:
             ]
         )
     );
+}
 
-    // It does not load: each problem is a line, with its place.
-    let bad = good
-        .replace("STATIC", "STRICT_DNS")
+#[test]
+fn a_check_of_a_file_that_does_not_load_says_each_problem_with_its_place() {
+    let bad = FILE
+        .replace("STATIC", "ORIGINAL_DST")
         .replace("route_config: {}", "route_config: {virtual_hosts: [{}]}");
-    let (ran, lines) = says(&bad);
+    let (ran, lines) = of_file(&bad);
     assert_eq!(ran, Err("2 found".to_owned()), "{lines:?}");
     let [listener, cluster, last] = lines.as_slice() else { panic!("{lines:?}") };
     assert!(listener.starts_with("refused FILE: line 10, column "), "{listener}");
@@ -221,21 +222,21 @@ static_resources:
     );
     assert_eq!(
         cluster,
-        "refused FILE: line 19, column 5: static_resources.clusters[0].type: \"STRICT_DNS\" is not supported (in \"ratings\")"
+        "refused FILE: line 19, column 5: static_resources.clusters[0].type: \"ORIGINAL_DST\" is not supported (in \"ratings\")"
     );
     assert_eq!(last, "checked FILE: it does not load");
 
-    let (ran, lines) = says("static_resources: [");
+    let (ran, lines) = of_file("static_resources: [");
     assert_eq!(ran, Err("1 found".to_owned()));
     assert!(lines[0].starts_with("refused FILE: line 1, column "), "{lines:?}");
-    fs::remove_file(&file).unwrap();
-    let (ran, lines) = run(&["--check", path]);
+    let missing = "no-such-directory/mesh.yaml";
+    let (ran, lines) = run(&["--check", missing]);
     assert_eq!(
         (ran, lines[0].as_str()),
-        (Err("1 found".to_owned()), &*format!("refused {path}: cannot be read: entity not found"))
+        (Err("1 found".to_owned()), "refused no-such-directory/mesh.yaml: cannot be read: entity not found")
     );
     // Of a file no field goes unjudged, and none is served.
-    for args in [&["--check", "--syntax-only", path][..], &[path]] {
-        assert_eq!(run(args).0, Err(format!("{path} is not a directory")), "{args:?}");
+    for args in [&["--check", "--syntax-only", missing][..], &[missing]] {
+        assert_eq!(run(args).0, Err(format!("{missing} is not a directory")), "{args:?}");
     }
 }
