@@ -1,5 +1,6 @@
 //! Files and texts as a source of snapshots: opening, reloading, refusing.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_core::snapshot::{ConfigProblem, Resolution, UnappliedFields};
@@ -288,7 +289,7 @@ fn an_extension_of_an_unknown_type_is_judged_where_it_stands() {
         &format!("route_config: {{}}, access_log: [{{name: odd, typed_config: {CONTRIB}}}]"),
     );
     let source = source(&logged);
-    ready(&source.server("0.0.0.0:80".parse().unwrap()));
+    ready(&source.server(&"0.0.0.0:80".parse::<SocketAddr>().unwrap().into()));
     assert_eq!(source.unapplied()[0].fields, ["filter_chains[0].filters[0].typed_config.access_log"]);
     // Where it may be what keeps somebody out, it is refused, beside everything else that is wrong.
     let filtered = bare.replacen(
