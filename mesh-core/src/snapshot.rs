@@ -146,6 +146,11 @@ pub trait ConfigSource: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What is refused as it is now: see [`RefusedResource`]. A source of code has none.
+    fn refused(&self) -> Vec<RefusedResource> {
+        Vec::new()
+    }
+
     /// How many resources in use are those of an earlier run, because nobody has answered for them yet.
     fn restored(&self) -> usize {
         0
@@ -164,6 +169,37 @@ pub struct UnappliedFields {
     pub fields: Vec<String>,
     /// How many there are, those that are not listed included.
     pub total: usize,
+}
+
+/// A resource in use that is refused as the control plane, or a file, has it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedResource {
+    /// Kind of the resource: `listener`, `route`, `cluster`, `endpoints`; `file` for a static configuration as a whole.
+    pub kind: &'static str,
+    /// Its name; the path of a file.
+    pub name: Arc<str>,
+    /// The version that is refused; empty where there are none.
+    pub version: Arc<str>,
+    /// Which field, and why.
+    pub reason: Arc<str>,
+    /// Whether a last good value goes on serving; if not, what needs the resource fails.
+    pub is_serving: bool,
+}
+
+/// `route "shop" in version "7": <field and reason>; its last good value serves`.
+impl fmt::Display for RefusedResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name, version, reason, is_serving } = self;
+        write!(f, "{kind} {name:?}")?;
+        if !version.is_empty() {
+            write!(f, " in version {version:?}")?;
+        }
+        // One line, whatever a control plane writes.
+        let line = |c: char| if c.is_control() { ' ' } else { c };
+        let reason: String = reason.chars().map(line).collect();
+        let what = if *is_serving { "its last good value serves" } else { "nothing serves in its place" };
+        write!(f, ": {reason}; {what}")
+    }
 }
 
 /// Wakers of readers that wait, by slot: bounded by the number of readers, not of changes.

@@ -29,6 +29,7 @@ mod header_scan;
 mod lines;
 pub mod local_reply;
 pub mod mesh;
+mod readiness;
 pub mod runtime;
 pub mod server;
 pub mod tasks;
@@ -42,6 +43,7 @@ pub use client::MeshChannel;
 pub use context::{InMeshContext, spawn};
 pub use error::Error;
 pub use mesh::Mesh;
+pub use readiness::Readiness;
 pub use server::{Peer, ServerLimits};
 pub use transport::h2::UnreadLimits;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use mesh_core::error::Reason;
-use mesh_core::snapshot::{ClientSnapshot, ConfigSource, Subscription, UnappliedFields};
+use mesh_core::snapshot::{ClientSnapshot, ConfigSource, RefusedResource, Subscription, UnappliedFields};
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -22,6 +22,7 @@ use crate::client::{MeshChannel, direct};
 use crate::drain::{Drain, Drained, Draining, Phase};
 use crate::error::Error;
 use crate::local_reply::LocalReplies;
+use crate::readiness::Readiness;
 use crate::runtime::registry::Runtime;
 use crate::server::{ServerLayer, ServerLimits, ServerParts, ServerRuntime};
 use crate::telemetry::Telemetry;
@@ -130,12 +131,12 @@ impl Mesh {
     }
 
     /// Waits until every target that a channel is open to has its first configuration, also while no control plane can
-    /// be reached.
+    /// be reached. Says what is refused meanwhile, while the last good configuration serves.
     ///
     /// # Errors
     /// At the deadline, or as soon as the control plane has said that a target cannot be served: what is missing, and
     /// why.
-    pub async fn ready(&self, deadline: Duration) -> Result<(), Error> {
+    pub async fn ready(&self, deadline: Duration) -> Result<Readiness, Error> {
         let until = Instant::now() + deadline;
         let targets: Vec<_> = self.inner.lock().values().filter_map(Weak::upgrade).collect();
         for target in targets {
@@ -147,7 +148,7 @@ impl Mesh {
                 }
             }
         }
-        Ok(())
+        Ok(Readiness { refused: self.refused() })
     }
 
     /// Serves an application on a socket, a `TcpListener` or a `UnixListener`: tonic's `Routes`, axum's `Router`, any
@@ -195,6 +196,12 @@ impl Mesh {
     #[must_use]
     pub fn unapplied(&self) -> Vec<UnappliedFields> {
         self.inner.source.unapplied()
+    }
+
+    /// What is refused as the control plane, or the file, has it now. Where there is a last good value, that serves.
+    #[must_use]
+    pub fn refused(&self) -> Vec<RefusedResource> {
+        self.inner.source.refused()
     }
 
     /// How many resources in use are those of an earlier run, from its file of last good configuration, because no

@@ -12,6 +12,8 @@ use mesh_core::matcher::cidr::InvalidCidr;
 use mesh_core::matcher::domain::InvalidDomain;
 use mesh_core::matcher::regex::InvalidRegex;
 
+use crate::deferred::Deferred;
+
 /// A refused field: the resource that holds it is not used (NACK).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
@@ -135,7 +137,14 @@ pub struct Unapplied {
 pub(crate) struct Place<'a> {
     parent: Option<&'a Self>,
     step: Step<'a>,
-    notes: &'a RefCell<Unapplied>,
+    notes: &'a Notes,
+}
+
+/// What validation found on its way, beside the value.
+#[derive(Default)]
+struct Notes {
+    unapplied: RefCell<Unapplied>,
+    deferred: RefCell<Deferred>,
 }
 
 #[derive(Clone, Copy)]
@@ -236,12 +245,27 @@ impl Unapplied {
         if self.is_empty() { EMPTY.clone() } else { Arc::new(self) }
     }
 
+    pub(crate) fn extend(&mut self, other: &Self) {
+        for path in &other.fields {
+            self.push(|| path.clone());
+        }
+        self.more += other.more;
+    }
+
     fn push(&mut self, path: impl FnOnce() -> FieldPath) {
         if self.fields.len() < Self::MAX {
             self.fields.push(path());
         } else {
             self.more += 1;
         }
+    }
+}
+
+impl FromIterator<FieldPath> for Unapplied {
+    fn from_iter<I: IntoIterator<Item = FieldPath>>(paths: I) -> Self {
+        let mut unapplied = Self::default();
+        paths.into_iter().for_each(|path| unapplied.push(|| path));
+        unapplied
     }
 }
 
@@ -252,9 +276,9 @@ impl<'a> Place<'a> {
     pub(crate) fn root<T>(
         validate: impl FnOnce(&Place<'_>) -> Result<T, Invalid>,
     ) -> Result<(T, Unapplied), Invalid> {
-        let notes = RefCell::new(Unapplied::default());
+        let notes = Notes::default();
         let value = validate(&Place { parent: None, step: Step::Root, notes: &notes })?;
-        Ok((value, notes.into_inner()))
+        Ok((value, notes.unapplied.into_inner()))
     }
 
     /// A field of this message.
@@ -294,7 +318,27 @@ impl<'a> Place<'a> {
 
     /// Lists what is here as not applied.
     pub(crate) fn unapplied(&self) {
-        self.notes.borrow_mut().push(|| self.path());
+        self.notes.unapplied.borrow_mut().push(|| self.path());
+    }
+
+    /// Lists fields of this resource as not applied.
+    pub(crate) fn unapplied_too(&self, fields: &Unapplied) {
+        self.notes.unapplied.borrow_mut().extend(fields);
+    }
+
+    /// What is here overrides a filter. It is for the listener to say whether that has an effect.
+    pub(crate) fn is_override_of(&self, filter: &str) {
+        self.notes.deferred.borrow_mut().override_of(filter, self.path());
+    }
+
+    /// A server refuses what is here; a client can do without it.
+    pub(crate) fn refused_by_servers(&self, reason: impl Into<Reason>) {
+        self.notes.deferred.borrow_mut().refuse(self.invalid(reason));
+    }
+
+    /// What has been left to the listener so far.
+    pub(crate) fn take_deferred(&self) -> Deferred {
+        self.notes.deferred.take()
     }
 
     /// Lists those fields of this message that are set as not applied.

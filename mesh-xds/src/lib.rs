@@ -16,7 +16,8 @@
 //! | [`invalid`] | what is wrong, and where |
 //! | `store`, `graph`, `assemble` | last good values, what is reachable, complete snapshots (gRFC A74) |
 //! | [`last_good`] | the last accepted configuration on disk |
-//! | `unapplied` | fields in use that have no effect here |
+//! | [`deferred`] | what of routes only the listener that takes them can judge |
+//! | `unapplied`, `refused` | fields in use that have no effect here; resources that are refused |
 //! | `outage` | why control planes cannot be asked |
 //! | `resolve` | from a target to the resource it starts from: the shape of the configuration |
 //! | `authority`, `xdstp` | which control planes a resource comes from (gRFC A47) |
@@ -30,11 +31,13 @@ pub mod ads;
 mod assemble;
 mod authority;
 pub mod bootstrap;
+pub mod deferred;
 mod driver;
 mod graph;
 pub mod invalid;
 pub mod last_good;
 mod outage;
+mod refused;
 mod resolve;
 pub mod resource;
 pub mod resource_json;

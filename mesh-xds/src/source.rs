@@ -9,14 +9,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mesh_core::config::endpoints::Address;
 use mesh_core::rng::Xoshiro;
-use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription, UnappliedFields};
+use mesh_core::snapshot::{
+    ClientSnapshot, ConfigSource, RefusedResource, ServerSnapshot, Subscription, UnappliedFields,
+};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tracing::Instrument as _;
 
 use crate::bootstrap::Bootstrap;
-use crate::driver::{Driver, Targets};
+use crate::driver::{Driver, Reports, Targets};
 use crate::last_good::{LastGood, Owner, restore};
+use crate::refused::Refusals;
 use crate::resolve::Resolver;
 use crate::transport::connect::{Connect, SystemConnect};
 use crate::transport::rules;
@@ -46,6 +49,7 @@ pub struct XdsSource {
     bootstrap: Arc<Bootstrap>,
     targets: Arc<Targets>,
     unapplied: Ledger,
+    refused: Refusals,
     restored: Arc<AtomicUsize>,
     tasks: Vec<AbortHandle>,
 }
@@ -108,13 +112,13 @@ impl XdsSourceBuilder {
             );
             last_good
         });
-        let (unapplied, restored) = (Ledger::default(), last_good.count());
+        let (unapplied, refused, restored) = (Ledger::default(), Refusals::default(), last_good.count());
         let targets = Targets::new(Resolver::new(bootstrap.clone(), bootstrap.node().id().into()));
         let rng = Xoshiro::seeded(seed());
-        let reports = (unapplied.clone(), last_good);
+        let reports = Reports { unapplied: unapplied.clone(), refused: refused.clone(), last_good };
         let driver = Driver::new(&bootstrap, &connector, targets.clone(), reports, rng);
         tasks.push(runtime.spawn(driver.run().instrument(tracing::debug_span!("xds"))).abort_handle());
-        XdsSource { bootstrap, targets, unapplied, restored, tasks }
+        XdsSource { bootstrap, targets, unapplied, refused, restored, tasks }
     }
 }
 
@@ -135,6 +139,10 @@ impl ConfigSource for XdsSource {
 
     fn unapplied(&self) -> Vec<UnappliedFields> {
         self.unapplied.list()
+    }
+
+    fn refused(&self) -> Vec<RefusedResource> {
+        self.refused.list()
     }
 
     fn restored(&self) -> usize {

@@ -21,6 +21,8 @@ pub(crate) struct Ledger {
 #[derive(Debug, Default)]
 struct State {
     entries: BTreeMap<(Kind, Name), Arc<Unapplied>>,
+    /// Overrides of routes, of filters that no listener runs.
+    overrides: BTreeMap<Name, Unapplied>,
     /// Kinds of field that the log knows.
     told: BTreeSet<(Kind, String)>,
     /// What came since the log was told last.
@@ -51,12 +53,17 @@ impl Ledger {
         if before.as_ref().is_some_and(|before| before == unapplied) {
             return;
         }
-        for field in unapplied.iter() {
-            let key = (kind, without_indices(field.as_str()));
-            if state.told.len() < MAX_TOLD && !state.told.contains(&key) {
-                let fresh = state.fresh.entry(key);
-                fresh.or_insert_with(|| Fresh { count: 0, example: name.clone() }).count += 1;
-            }
+        state.hear_of(kind, name, unapplied);
+    }
+
+    /// The overrides of a route that have no effect in the listeners that take it.
+    pub(crate) fn note_overrides(&self, route: &Name, unapplied: Unapplied) {
+        let mut state = self.lock();
+        if unapplied.is_empty() {
+            state.overrides.remove(route);
+        } else if state.overrides.get(route) != Some(&unapplied) {
+            state.hear_of(Kind::Route, route, &unapplied);
+            state.overrides.insert(route.clone(), unapplied);
         }
     }
 
@@ -69,18 +76,30 @@ impl Ledger {
 
     /// A resource is no longer in use.
     pub(crate) fn forget(&self, kind: Kind, name: &Name) {
-        self.lock().entries.remove(&(kind, name.clone()));
+        let mut state = self.lock();
+        state.entries.remove(&(kind, name.clone()));
+        if kind == Kind::Route {
+            state.overrides.remove(name);
+        }
     }
 
     /// Every resource that has such fields.
     pub(crate) fn list(&self) -> Vec<UnappliedFields> {
-        let one = |((kind, name), unapplied): (&(Kind, Name), &Arc<Unapplied>)| UnappliedFields {
+        let state = self.lock();
+        let mut all: BTreeMap<(Kind, &Name), Vec<&Unapplied>> = BTreeMap::new();
+        for ((kind, name), unapplied) in &state.entries {
+            all.entry((*kind, name)).or_default().push(unapplied);
+        }
+        for (name, unapplied) in &state.overrides {
+            all.entry((Kind::Route, name)).or_default().push(unapplied);
+        }
+        let one = |((kind, name), unapplied): ((Kind, &Name), Vec<&Unapplied>)| UnappliedFields {
             kind: kind.noun(),
             name: name.clone(),
-            fields: unapplied.iter().map(ToString::to_string).collect(),
-            total: unapplied.len(),
+            fields: unapplied.iter().flat_map(|one| one.iter()).map(ToString::to_string).collect(),
+            total: unapplied.iter().map(|one| one.len()).sum(),
         };
-        self.lock().entries.iter().map(one).collect()
+        all.into_iter().map(one).collect()
     }
 
     fn take_fresh(&self) -> BTreeMap<(Kind, String), Fresh> {
@@ -93,6 +112,19 @@ impl Ledger {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Entries are inserted and removed whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Remembers kinds of field that the log has not been told.
+    fn hear_of(&mut self, kind: Kind, name: &Name, unapplied: &Unapplied) {
+        for field in unapplied.iter() {
+            let key = (kind, without_indices(field.as_str()));
+            if self.told.len() < MAX_TOLD && !self.told.contains(&key) {
+                let fresh = self.fresh.entry(key);
+                fresh.or_insert_with(|| Fresh { count: 0, example: name.clone() }).count += 1;
+            }
+        }
     }
 }
 

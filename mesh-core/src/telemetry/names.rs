@@ -24,6 +24,11 @@ pub const CONFIG_UNAPPLIED_FIELDS: &str = "mesh_config_unapplied_fields";
 pub const CONFIG_UNAPPLIED_FIELDS_HELP: &str =
     "Fields of the configuration in use that are set and have no effect, because they are not implemented.";
 
+/// Resources that are refused as they are now.
+pub const CONFIG_REFUSED_RESOURCES: &str = "mesh_config_refused_resources";
+/// Help text of [`CONFIG_REFUSED_RESOURCES`].
+pub const CONFIG_REFUSED_RESOURCES_HELP: &str = "Resources that are wanted and refused as the control plane has them now; a last good value may serve meanwhile.";
+
 /// Resources in use that are those of an earlier run.
 pub const CONFIG_RESTORED_RESOURCES: &str = "mesh_config_restored_resources";
 /// Help text of [`CONFIG_RESTORED_RESOURCES`].

@@ -1,9 +1,12 @@
 //! What an operator asks a process: is it ready, and what does it count.
 //!
 //! * `GET /ready`: 200 once every target that a channel is open to, and every listener, has a valid configuration;
-//!   503 with what is missing before, and again from the beginning of a shutdown on
+//!   503 with what is missing before, and again from the beginning of a shutdown on; a line more for each resource that
+//!   is refused
 //! * `GET /metrics`: Prometheus text, for scrapers
 //! * `GET /unapplied`: fields of the configuration in use that have no effect here, a line each
+//! * `GET /refused`: resources that are refused as the control plane, or the file, has them now, a line each with the
+//!   reason, and whether a last good value serves meanwhile
 //!
 //! Plain HTTP/1.1 without authentication, so it is served on loopback unless the caller says otherwise. Its
 //! connections are few: more than [`CONNECTIONS`] at once wait.

@@ -40,8 +40,12 @@ impl Endpoints {
             ("/metrics", Some(metrics)) => prometheus(metrics.render() + &self.gauges()),
             ("/metrics", None) => text(StatusCode::NOT_FOUND, "this mesh has no metrics"),
             ("/unapplied", _) => text(StatusCode::OK, self.unapplied()),
-            ("/", _) => text(StatusCode::OK, "/metrics\n/ready\n/unapplied\n"),
-            _ => text(StatusCode::NOT_FOUND, "no such page; there are /metrics, /ready and /unapplied"),
+            ("/refused", _) => text(StatusCode::OK, self.refused()),
+            ("/", _) => text(StatusCode::OK, "/metrics\n/ready\n/refused\n/unapplied\n"),
+            _ => {
+                let what = "no such page; there are /metrics, /ready, /refused and /unapplied";
+                text(StatusCode::NOT_FOUND, what)
+            }
         }
     }
 
@@ -50,6 +54,11 @@ impl Endpoints {
         let unapplied: usize = self.mesh.unapplied().iter().map(|resource| resource.total).sum();
         let gauges = [
             (names::CONFIG_UNAPPLIED_FIELDS, names::CONFIG_UNAPPLIED_FIELDS_HELP, unapplied),
+            (
+                names::CONFIG_REFUSED_RESOURCES,
+                names::CONFIG_REFUSED_RESOURCES_HELP,
+                self.mesh.refused().len(),
+            ),
             (names::CONFIG_RESTORED_RESOURCES, names::CONFIG_RESTORED_RESOURCES_HELP, self.mesh.restored()),
         ];
         let text =
@@ -66,6 +75,10 @@ impl Endpoints {
         text
     }
 
+    fn refused(&self) -> String {
+        self.mesh.refused().iter().map(|refused| format!("{refused}\n")).collect()
+    }
+
     fn unapplied(&self) -> String {
         let mut lines = String::new();
         for UnappliedFields { kind, name, fields, total } in self.mesh.unapplied() {
@@ -79,6 +92,11 @@ impl Endpoints {
         lines
     }
 
+    /// What is missing, and what is refused meanwhile.
+    fn not_ready(&self, what: String) -> Response<Body> {
+        text(StatusCode::SERVICE_UNAVAILABLE, format!("{what}\n{}", self.refused()).trim_end().to_owned())
+    }
+
     async fn ready(&self) -> Response<Body> {
         if let Some(what) = self.mesh.leaving() {
             return text(StatusCode::SERVICE_UNAVAILABLE, what);
@@ -86,11 +104,11 @@ impl Endpoints {
         let waiting = self.mesh.listeners_not_ready();
         if waiting > 0 {
             let what = format!("{waiting} listener(s) without a valid configuration");
-            return text(StatusCode::SERVICE_UNAVAILABLE, what);
+            return self.not_ready(what);
         }
         match self.mesh.ready(Duration::ZERO).await {
-            Ok(()) => text(StatusCode::OK, "ready"),
-            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            Ok(readiness) => text(StatusCode::OK, readiness.to_string()),
+            Err(error) => self.not_ready(error.to_string()),
         }
     }
 }

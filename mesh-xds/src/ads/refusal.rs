@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::types::{Kind, Name};
+use crate::refused::cut;
 
 /// How long the first repetition of a refusal waits; it doubles from there.
 pub(super) const REPEAT_FIRST: Duration = Duration::from_millis(500);
@@ -12,10 +13,7 @@ pub(super) const REPEAT_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait of a repeated refusal. It bounds how late a correction can come through.
 const REPEAT_MAX: Duration = Duration::from_secs(5);
 
-/// Longest text of one refused resource within a NACK. Names are never cut.
-const REASON_MAX: usize = 1024;
-
-/// The text of a NACK, as it is gathered.
+/// The text of a NACK, as it is gathered. Reasons are cut, names never.
 pub(super) struct RefusalText {
     kind: Kind,
     total: usize,
@@ -51,11 +49,6 @@ impl RefusalText {
         let Self { kind: _, total, bad, text } = self;
         (bad > 0).then(|| format!("{bad} of {total} resources refused{text}").into())
     }
-}
-
-fn cut(reason: &str) -> &str {
-    let end = (0..=REASON_MAX.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
-    end.and_then(|end| reason.get(..end)).unwrap_or_default()
 }
 
 // === impl HoldBack ===

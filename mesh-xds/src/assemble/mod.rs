@@ -2,7 +2,8 @@
 //!
 //! Reference: gRFC A74. A snapshot is complete when each resource that the target reaches is there *or has failed*; a
 //! cluster that failed is an error of that cluster alone, and a missing assignment leaves the cluster usable without
-//! endpoints. A listener or its routes that failed are an error of the whole target (of one chain, on a server: A36).
+//! endpoints. A listener or its routes that failed are an error of the whole target (of one chain, on a server: A36). So
+//! is a listener for another address than that of the server's socket (A36: not serving).
 //!
 //! Deviation, "discovery fails static": once a target has a snapshot, a control plane that cannot be reached is
 //! something to wait for, not an error that could replace a part of what serves.
@@ -12,7 +13,7 @@ mod client;
 use std::sync::Arc;
 
 use mesh_core::config::cluster::Discovery;
-use mesh_core::config::endpoints::EndpointsConfig;
+use mesh_core::config::endpoints::{Address, EndpointsConfig};
 use mesh_core::config::listener::ListenerConfig;
 use mesh_core::snapshot::{
     ChainRoutes, ClientSnapshot, ClusterEntry, ConfigError, ConfigProblem, ResolvedCluster, ServerSnapshot,
@@ -65,24 +66,37 @@ impl Assembler<'_> {
         ClientAssembly::after(published).update(self, listener, &Dirty::Everything, published)
     }
 
-    /// The snapshot of a server target.
+    /// The snapshot of a server target, whose socket has this address.
     pub(crate) fn server(
         self,
         listener: &Name,
+        address: &Address,
         published: Option<&ServerSnapshot>,
     ) -> Assembled<ServerSnapshot> {
-        self.try_server(listener, published).unwrap_or_else(Stop::into)
+        self.try_server(listener, address, published).unwrap_or_else(Stop::into)
     }
 
     fn try_server(
         self,
         name: &Name,
+        address: &Address,
         published: Option<&ServerSnapshot>,
     ) -> Result<Assembled<ServerSnapshot>, Stop> {
         let has_one = published.is_some();
         let listener = self.listener(name, has_one)?;
-        if let ListenerConfig::Client(_) = &*listener.config {
-            let why = "it is an api_listener, which serves clients and not servers";
+        let unfit = match &*listener.config {
+            ListenerConfig::Client(_) => {
+                Some("it is an api_listener, which serves clients and not servers".to_owned())
+            }
+            ListenerConfig::Server(server) => (!is_for(&server.address, address)).then(|| {
+                format!(
+                    "its address is {}, and the socket is bound to {address}: \
+                     bind the socket to that address, or give the listener this one",
+                    server.address
+                )
+            }),
+        };
+        if let Some(why) = unfit {
             return Err(Stop::Failed(self.error(Kind::Listener, name, ConfigProblem::Invalid(why.into()))));
         }
         let chain = |routes| match self.routes(routes) {
@@ -157,6 +171,18 @@ impl<S> From<Stop> for Assembled<S> {
             Stop::Waiting(error) => Self::Waiting(error),
             Stop::Failed(error) => Self::Failed(error),
         }
+    }
+}
+
+/// Whether a listener of this address is that of a socket (gRFC A36): it has the same, or that of every interface.
+fn is_for(listener: &Address, socket: &Address) -> bool {
+    match (listener, socket) {
+        (Address::Socket(listener), Address::Socket(socket)) => {
+            let (ip, bound) = (listener.ip().to_canonical(), socket.ip().to_canonical());
+            listener.port() == socket.port() && (ip == bound || ip.is_unspecified())
+        }
+        (Address::Unix(_), Address::Unix(_)) => listener == socket,
+        (Address::Socket(_), Address::Unix(_)) | (Address::Unix(_), Address::Socket(_)) => false,
     }
 }
 

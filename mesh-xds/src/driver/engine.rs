@@ -13,18 +13,19 @@ use mesh_core::snapshot::{
 };
 
 use super::federation::Federation;
+use super::judged::{JudgedRoutes, refusal};
+use super::reports::Reports;
 use super::targets::{Entry, Open};
 use super::used::Uses;
 use crate::ads::{Kind, Name, Request, ResourceError, Response, Update};
 use crate::assemble::{Assembled, Assembler, ClientAssembly, Dirty};
 use crate::authority::{Authorities, AuthorityIx, ServerIx};
 use crate::graph::{Graph, Key, Role};
-use crate::last_good::LastGood;
 use crate::outage::Outage;
+use crate::refused::Refusals;
 use crate::resolve::Root;
 use crate::resource::Accepted;
 use crate::store::{OnDataError, Store};
-use crate::unapplied::Ledger;
 
 /// The state of one source.
 #[derive(Debug)]
@@ -34,10 +35,10 @@ pub(crate) struct Engine {
     graph: Graph,
     /// Our node id, for errors.
     node: Arc<str>,
-    /// Where fields without effect are listed.
-    unapplied: Ledger,
-    /// What an earlier run used, and who writes down what this one uses.
-    last_good: LastGood,
+    /// What is said of the configuration beside serving it.
+    reports: Reports,
+    /// Routes of which their listeners have something to judge.
+    routes: JudgedRoutes,
     /// A control plane has answered since the start.
     heard: bool,
     clients: BTreeMap<Arc<str>, Target<ClientSnapshot, ClientAssembly>>,
@@ -81,19 +82,14 @@ pub(super) fn first_resolution<S>(root: &Root, node: &Arc<str>) -> Resolution<S>
 // === impl Engine ===
 
 impl Engine {
-    pub(crate) fn new(
-        authorities: Authorities,
-        node: Arc<str>,
-        unapplied: Ledger,
-        last_good: LastGood,
-    ) -> Self {
+    pub(crate) fn new(authorities: Authorities, node: Arc<str>, reports: Reports) -> Self {
         Self {
             federation: Federation::new(authorities),
             store: Store::default(),
             graph: Graph::default(),
             node,
-            unapplied,
-            last_good,
+            reports,
+            routes: JudgedRoutes::default(),
             heard: false,
             clients: BTreeMap::new(),
             servers: BTreeMap::new(),
@@ -112,6 +108,9 @@ impl Engine {
         let servers = self.servers.values().map(|target| &target.root);
         let roots = clients.chain(servers).filter_map(|root| root.as_ref().ok()).cloned();
         let added = self.graph.set_roots(&self.store, roots);
+        let servers: BTreeSet<String> = self.servers.keys().map(ToString::to_string).collect();
+        let is_open = |target: &str| self.clients.contains_key(target) || servers.contains(target);
+        self.reports.refused.retain_targets(is_open);
         self.want(added);
     }
 
@@ -173,7 +172,8 @@ impl Engine {
     /// Applies what is new, and publishes what comes of it.
     pub(crate) fn settle(&mut self) {
         self.apply_updates();
-        self.unapplied.tell();
+        self.judge();
+        self.reports.unapplied.tell();
         self.sweep();
         self.fall_back();
         self.publish();
@@ -183,7 +183,6 @@ impl Engine {
 
     fn apply_updates(&mut self) {
         while let Some((server, update)) = self.federation.poll_update() {
-            let on_data_error = self.federation.on_data_error(server);
             match update {
                 Update::Changed { kind: Kind::Endpoints, name, .. } if self.is_deaf(&name) => {
                     tracing::info!(name = &*name, "endpoints of clusters that are deleted are not taken");
@@ -191,33 +190,40 @@ impl Engine {
                     self.unheard.insert(name);
                 }
                 Update::Changed { kind, name, version, value } => {
-                    self.last_good.put(kind, &name, &value);
-                    let Accepted { resource, unapplied, bytes: _ } = value;
-                    if self.store.is_deleted(kind, &name) {
-                        tracing::info!(%kind, name = &*name, "resource that was deleted is there again");
+                    match refusal(&self.graph, &name, &value.deferred)
+                        .map(|invalid| invalid.to_string().into())
+                    {
+                        Some(reason) => {
+                            // It was told to be accepted: whether it is could not be seen from itself.
+                            self.federation.forget_value(server, kind, &name);
+                            self.refuse(server, kind, &name, &version, reason);
+                        }
+                        None => self.accept(kind, &name, &version, value),
                     }
-                    let changed = self.change(kind, &name, |store| store.put(&name, resource));
-                    tracing::debug!(%kind, name = &*name, version = &*version, changed, "resource received");
-                    self.unapplied.note(kind, &name, &unapplied);
                 }
                 Update::Refused { kind, name, version, reason } => {
-                    tracing::warn!(%kind, name = &*name, version = &*version, reason = &*reason, "resource refused");
-                    if on_data_error == OnDataError::Drop {
-                        self.federation.forget_value(server, kind, &name);
-                    }
-                    self.fail(kind, &name, ConfigProblem::Invalid(reason), on_data_error);
+                    self.refuse(server, kind, &name, &version, reason);
                 }
                 Update::Failed { kind, error: ResourceError { name, is_data_error, reason } } => {
                     tracing::warn!(%kind, name = &*name, reason = &*reason, "error instead of a resource");
-                    let rule = if is_data_error { on_data_error } else { OnDataError::Keep };
+                    let rule =
+                        if is_data_error { self.federation.on_data_error(server) } else { OnDataError::Keep };
                     if rule == OnDataError::Drop {
                         self.federation.forget_value(server, kind, &name);
                     }
+                    let told = format!("the control plane has an error instead: {reason}");
                     self.fail(kind, &name, ConfigProblem::ReceivedError(reason), rule);
+                    self.list_refused(kind, &name, &Arc::from(""), &told);
                 }
                 Update::Deleted { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource deleted by the control plane");
-                    self.fail(kind, &name, ConfigProblem::DoesNotExist, on_data_error);
+                    self.reports.refused.forget(kind, &name);
+                    self.fail(
+                        kind,
+                        &name,
+                        ConfigProblem::DoesNotExist,
+                        self.federation.on_data_error(server),
+                    );
                 }
                 Update::Absent { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource did not come in time");
@@ -230,6 +236,52 @@ impl Engine {
                 // The federation keeps this to itself, until there is nobody else to ask.
                 Update::Unreachable => {}
             }
+        }
+    }
+
+    fn accept(&mut self, kind: Kind, name: &Name, version: &str, value: Accepted) {
+        self.reports.last_good.put(kind, name, &value);
+        if self.store.is_deleted(kind, name) {
+            tracing::info!(%kind, name = &**name, "resource that was deleted is there again");
+        }
+        let changed = self.put(kind, name, value);
+        tracing::debug!(%kind, name = &**name, version, changed, "resource received");
+        self.reports.refused.forget(kind, name);
+    }
+
+    fn put(&mut self, kind: Kind, name: &Name, value: Accepted) -> bool {
+        let Accepted { resource, unapplied, deferred, bytes: _ } = value;
+        self.reports.unapplied.note(kind, name, &unapplied);
+        if kind == Kind::Route {
+            self.routes.put(name, &deferred);
+        }
+        self.change(kind, name, |store| store.put(name, resource))
+    }
+
+    fn refuse(&mut self, server: ServerIx, kind: Kind, name: &Name, version: &Arc<str>, reason: Arc<str>) {
+        let on_data_error = self.federation.on_data_error(server);
+        if on_data_error == OnDataError::Drop {
+            self.federation.forget_value(server, kind, name);
+        }
+        self.fail(kind, name, ConfigProblem::Invalid(reason.clone()), on_data_error);
+        if self.list_refused(kind, name, version, &reason) {
+            tracing::warn!(%kind, name = &**name, version = &**version, reason = &*reason, "resource refused");
+        }
+    }
+
+    fn list_refused(&self, kind: Kind, name: &Name, version: &Arc<str>, reason: &str) -> bool {
+        self.reports.refused.refuse(kind, name, version, reason, self.store.is_cached(kind, name))
+    }
+
+    /// Judges the routes whose listeners have changed. What was taken for a client, and a server comes to share, is gone
+    /// for both: which of its values a server could use is not known.
+    fn judge(&mut self) {
+        let Self { routes, store, graph, reports, .. } = self;
+        for (name, invalid) in routes.judge(store, graph, &reports.unapplied) {
+            let reason: Arc<str> = invalid.to_string().into();
+            tracing::warn!(kind = %Kind::Route, name = &*name, reason = &*reason, "a server refuses the resource");
+            self.fail(Kind::Route, &name, ConfigProblem::Invalid(reason.clone()), OnDataError::Drop);
+            self.list_refused(Kind::Route, &name, &Arc::from(""), &reason);
         }
     }
 
@@ -247,6 +299,10 @@ impl Engine {
         if changed {
             for (key, before) in before {
                 self.follow(&key, &before);
+                if kind == Kind::Listener {
+                    self.routes.judge_again(&before);
+                    self.routes.judge_again(&self.store.references(&key));
+                }
             }
         }
         if kind == Kind::Cluster && was_deleted && !self.store.is_deleted(kind, name) {
@@ -304,10 +360,11 @@ impl Engine {
         for (kind, name) in graph.sweep(store, used) {
             self.federation.unwatch(kind, &name);
             self.store.forget(kind, &name);
-            self.unapplied.forget(kind, &name);
-            self.last_good.forget(kind, &name);
-            if kind == Kind::Endpoints {
-                self.unheard.remove(&name);
+            self.reports.forget(kind, &name);
+            match kind {
+                Kind::Route => self.routes.forget(&name),
+                Kind::Endpoints => _ = self.unheard.remove(&name),
+                Kind::Listener | Kind::Cluster => {}
             }
         }
     }
@@ -333,7 +390,7 @@ impl Engine {
     /// Restores what the last run had of these authorities, and what is not cached. True where there was any.
     fn restore_all(&mut self, down: &[(AuthorityIx, Outage)]) -> bool {
         let mut restored = false;
-        if self.last_good.is_on() {
+        if self.reports.last_good.is_on() {
             for (authority, _) in down {
                 for (kind, name) in self.federation.names(*authority) {
                     restored |= !self.store.is_cached(kind, &name) && self.restore(kind, &name);
@@ -344,32 +401,33 @@ impl Engine {
     }
 
     fn restore(&mut self, kind: Kind, name: &Name) -> bool {
-        let Some(Accepted { resource, unapplied, bytes: _ }) = self.last_good.restore(kind, name) else {
-            return false;
-        };
-        self.unapplied.note(kind, name, &unapplied);
-        self.change(kind, name, |store| store.put(name, resource))
+        let Some(value) = self.reports.last_good.restore(kind, name) else { return false };
+        self.put(kind, name, value)
     }
 
     fn publish(&mut self) {
-        let Self { federation, store, graph, node, version, clients, servers, dirty, .. } = self;
+        let Self { federation, store, graph, node, version, clients, servers, dirty, reports, .. } = self;
         let dirty = std::mem::take(dirty);
         let rule = |error: &ConfigError| federation.on_data_error_of(error.kind, &error.name);
-        for target in clients.values_mut() {
+        for (key, target) in clients.iter_mut() {
             let Some(dirty) = target.dirty(&dirty) else { continue };
             let assembler = Assembler { store, node, version: *version + 1 };
             let assemble = |assembly: &mut ClientAssembly, name: &Name, ready: Option<&ClientSnapshot>| {
                 assembly.update(assembler, name, dirty, ready)
             };
             target.publish(version, rule, assemble, |serving| assembler.meanwhile(serving));
+            target.report(key, &reports.refused);
         }
-        for target in servers.values_mut() {
+        for (key, target) in servers.iter_mut() {
             // A server has no clusters to send anything to.
             if target.dirty(&dirty).is_none_or(|dirty| !dirty.is_everything()) {
                 continue;
             }
             let assembler = Assembler { store, node, version: *version + 1 };
-            target.publish(version, rule, |(), name, ready| assembler.server(name, ready), |_| None);
+            let assemble =
+                |(): &mut (), name: &Name, ready: Option<&ServerSnapshot>| assembler.server(name, key, ready);
+            target.publish(version, rule, assemble, |_| None);
+            target.report(&key.to_string(), &reports.refused);
         }
         if !dirty.is_empty() {
             graph.release();
@@ -438,6 +496,11 @@ impl<S, A: Default> Target<S, A> {
         }
     }
 
+    /// Says what keeps it from its next configuration, while it has one.
+    fn report(&self, key: &str, refused: &Refusals) {
+        refused.set_target(key, self.error.as_ref().filter(|_| self.is_behind));
+    }
+
     fn go_on(&mut self, version: &mut u64, meanwhile: impl FnOnce(&S) -> Option<S>) {
         self.is_behind = true;
         if let Some(snapshot) = self.ready.as_deref().and_then(meanwhile) {
@@ -474,6 +537,10 @@ fn sync<K: Ord, S, A: Default>(targets: &mut BTreeMap<K, Target<S, A>>, open: BT
 
 #[cfg(test)]
 impl Engine {
+    pub(super) fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
     /// What a rebuild of every client target from nothing would find that step by step was missed.
     pub(super) fn missed(&self) -> Vec<String> {
         let assembler = Assembler { store: &self.store, node: &self.node, version: self.version + 1 };

@@ -9,7 +9,9 @@
 mod engine;
 mod fallback;
 mod federation;
+mod judged;
 mod link;
+mod reports;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -24,16 +26,15 @@ use mesh_core::rng::Xoshiro;
 use tokio::time::sleep_until;
 
 pub(crate) use self::engine::Engine;
+pub(crate) use self::reports::Reports;
 pub(crate) use self::targets::Targets;
 
 use self::link::{Happened, Link, Turn, Wanted};
 
 use crate::authority::Authorities;
 use crate::bootstrap::{Bootstrap, ServerConfig};
-use crate::last_good::LastGood;
 use crate::transport::connect::Connect;
 use crate::transport::{Decoder, Message};
-use crate::unapplied::Ledger;
 
 /// A worker of a runtime looks whether it ends at least once in so many polls (tokio's `event_interval`, and some more).
 const POLLS_TO_THE_END: usize = 64;
@@ -62,7 +63,7 @@ impl Driver {
         bootstrap: &Arc<Bootstrap>,
         connector: &Arc<dyn Connect>,
         targets: Arc<Targets>,
-        (unapplied, last_good): (Ledger, LastGood),
+        reports: Reports,
         rng: Xoshiro,
     ) -> Self {
         let authorities = Authorities::new(bootstrap);
@@ -71,8 +72,8 @@ impl Driver {
         };
         Self {
             links: authorities.servers().map(link).collect(),
-            decoder: Decoder::new(bootstrap).keep_bytes(last_good.is_on()),
-            engine: Engine::new(authorities, bootstrap.node().id().into(), unapplied, last_good),
+            decoder: Decoder::new(bootstrap).keep_bytes(reports.last_good.is_on()),
+            engine: Engine::new(authorities, bootstrap.node().id().into(), reports),
             targets,
             rng,
         }

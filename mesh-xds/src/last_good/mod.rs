@@ -106,7 +106,9 @@ impl LastGood {
     pub(crate) fn of_test(
         values: impl IntoIterator<Item = ((Kind, Name), crate::resource::Checked)>,
     ) -> Self {
-        let accepted = |(key, resource)| (key, Accepted { resource, unapplied: Arc::default(), bytes: None });
+        let accepted = |(key, resource)| {
+            (key, Accepted { resource, unapplied: Arc::default(), deferred: Arc::default(), bytes: None })
+        };
         let owner = Owner { node: "node-1".to_owned(), servers: Vec::new() };
         let restored = Restored::new(values.into_iter().map(accepted).collect());
         Self::new(restored, Record::new(owner, Vec::new()))

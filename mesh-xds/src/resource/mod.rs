@@ -33,6 +33,7 @@ use mesh_core::config::route::{RouteAction, RouteConfig};
 use prost::{Message, Name};
 
 use crate::ads::Kind;
+use crate::deferred::Deferred;
 use crate::invalid::{Invalid, Place, Reason, Unapplied};
 use crate::xdstp::canonical;
 
@@ -62,6 +63,8 @@ pub struct Accepted {
     pub resource: Checked,
     /// Fields that are set and have no effect here.
     pub unapplied: Arc<Unapplied>,
+    /// Of a route configuration: what only the listener that takes it can judge.
+    pub deferred: Arc<Deferred>,
     /// The message that it was read from, for whoever asked to keep it.
     pub bytes: Option<Arc<Bytes>>,
 }
@@ -206,11 +209,12 @@ where
         return Decoded { name: None, verdict: refused(field, Reason::Empty) };
     }
     let name = canonical(name);
-    match Place::root(|at| validate(pb, at)) {
-        Ok((value, unapplied)) => {
+    match Place::root(|at| validate(pb, at).map(|value| (value, at.take_deferred()))) {
+        Ok(((value, deferred), unapplied)) => {
             let resource = value.into();
             let name = resource.name().filter(|own| **own == name).cloned().unwrap_or(name);
-            let accepted = Accepted { resource, unapplied: unapplied.shared(), bytes: None };
+            let (unapplied, deferred) = (unapplied.shared(), deferred.shared());
+            let accepted = Accepted { resource, unapplied, deferred, bytes: None };
             Decoded { name: Some(name), verdict: Ok(accepted) }
         }
         Err(invalid) => Decoded { name: Some(name), verdict: Err(invalid) },
@@ -258,4 +262,4 @@ impl From<EndpointsConfig> for Checked {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,7 +10,8 @@ use mesh_core::config::endpoints::Address;
 use mesh_core::config::listener::ListenerConfig;
 
 use crate::ads::{Kind, Name};
-use crate::invalid::{Invalid, Reason};
+use crate::deferred::{runs_with, takes};
+use crate::invalid::{Invalid, Reason, Unapplied};
 use crate::resource::{Accepted, Checked, Decoded, Rules, decode};
 use crate::resource_json::{
     ApplicationText, EncodedResource, Format, InvalidText, Position, locate, parse_own,
@@ -24,6 +25,8 @@ pub(crate) struct Loaded {
     pub(crate) without_effect: Vec<String>,
     /// Which listener serves an address.
     pub(super) addresses: BTreeMap<Address, Name>,
+    /// Where each resource stands in the text.
+    pub(super) places: BTreeMap<(Kind, Name), TextPlace>,
 }
 
 /// A static configuration that is not used, with everything that is wrong with it.
@@ -109,6 +112,7 @@ pub(super) fn load(text: &str, format: Format, rules: &Rules) -> Result<Loaded, 
             problems.push(problem);
         }
     }
+    problems.extend(loaded.refused_by_servers());
     problems.iter_mut().take(LOCATED).for_each(|problem| problem.locate(text));
     if problems.is_empty() { Ok(loaded) } else { Err(InvalidFile { file: None, problems, unread: None }) }
 }
@@ -155,8 +159,44 @@ impl Loaded {
             }
             self.addresses.insert(server.address.clone(), name.clone());
         }
+        self.places.insert((kind, name.clone()), place);
         self.resources.insert((kind, name), accepted);
         Ok(())
+    }
+
+    fn listeners(&self) -> impl Iterator<Item = &ListenerConfig> {
+        self.resources.values().filter_map(|accepted| match &accepted.resource {
+            Checked::Listener(listener) => Some(&**listener),
+            Checked::Route(_) | Checked::Cluster(_) | Checked::Endpoints(_) => None,
+        })
+    }
+
+    fn routes(&self) -> impl Iterator<Item = (&Name, &Accepted)> {
+        let routes = self.resources.iter().filter(|((kind, _), _)| *kind == Kind::Route);
+        routes.map(|((_, name), accepted)| (name, accepted))
+    }
+
+    /// The routes that a server takes, and refuses.
+    fn refused_by_servers(&self) -> Vec<FileProblem> {
+        let is_of_server = |name: &Name| {
+            let mut servers = self.listeners().filter(|one| matches!(one, ListenerConfig::Server(_)));
+            servers.any(|listener| listener.http().any(|http| takes(http, name)))
+        };
+        let refused = self.routes().filter_map(|(name, accepted)| {
+            let invalid = accepted.deferred.refused_by_servers().filter(|_| is_of_server(name))?.clone();
+            let place = self.places.get(&(Kind::Route, name.clone())).cloned().unwrap_or_default();
+            Some(FileProblem::Resource { place, name: Some(name.clone()), invalid })
+        });
+        refused.collect()
+    }
+
+    /// Overrides of filters that no listener of the text runs, by route.
+    pub(crate) fn overrides_without_effect(&self) -> BTreeMap<Name, Unapplied> {
+        let of_route = |(name, accepted): (&Name, &Accepted)| {
+            let runs = |filter: &str| self.listeners().any(|listener| runs_with(listener, name, filter));
+            (name.clone(), accepted.deferred.without_effect(runs))
+        };
+        self.routes().map(of_route).filter(|(_, unapplied)| !unapplied.is_empty()).collect()
     }
 }
 

@@ -21,7 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh_core::config::endpoints::Address;
-use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription, UnappliedFields};
+use mesh_core::snapshot::{
+    ClientSnapshot, ConfigSource, RefusedResource, ServerSnapshot, Subscription, UnappliedFields,
+};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
@@ -168,6 +170,10 @@ impl ConfigSource for StaticSource {
 
     fn unapplied(&self) -> Vec<UnappliedFields> {
         self.shared.state().unapplied()
+    }
+
+    fn refused(&self) -> Vec<RefusedResource> {
+        self.shared.state().refused().into_iter().collect()
     }
 }
 

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use mesh_core::config::endpoints::Address;
 use mesh_core::snapshot::{
-    ClientSnapshot, ConfigError, ConfigProblem, Resolution, ServerSnapshot, SnapshotCell, UnappliedFields,
+    ClientSnapshot, ConfigError, ConfigProblem, RefusedResource, Resolution, ServerSnapshot, SnapshotCell,
+    UnappliedFields,
 };
 
 use super::load::{InvalidFile, Loaded};
 use crate::ads::{Kind, Name};
 use crate::assemble::{Assembled, Assembler};
+use crate::refused::cut;
 use crate::resource::Accepted;
 use crate::store::{OnDataError, Store};
 use crate::unapplied::Ledger;
@@ -74,7 +76,8 @@ impl State {
 
     /// Replaces every resource, and publishes what changes for the open targets.
     pub(super) fn apply(&mut self, loaded: Loaded) {
-        let Loaded { resources, without_effect, addresses } = loaded;
+        let overrides = loaded.overrides_without_effect();
+        let Loaded { resources, without_effect, addresses, places: _ } = loaded;
         self.addresses = addresses;
         if !without_effect.is_empty() && without_effect != self.without_effect {
             tracing::warn!(file = &*self.origin, sections = ?without_effect, "the sections have no effect here");
@@ -93,9 +96,12 @@ impl State {
                 self.store.fail(*kind, name, ConfigProblem::DoesNotExist, OnDataError::Keep);
             }
         }
-        for ((kind, name), Accepted { resource, unapplied, bytes: _ }) in resources {
+        for ((kind, name), Accepted { resource, unapplied, deferred: _, bytes: _ }) in resources {
             self.store.put(&name, resource);
             self.unapplied.note(kind, &name, &unapplied);
+        }
+        for (name, unapplied) in overrides {
+            self.unapplied.note_overrides(&name, unapplied);
         }
         self.unapplied.tell();
         self.known = known;
@@ -111,6 +117,18 @@ impl State {
             UnappliedFields { kind: "file", name: self.origin.clone(), total: fields.len(), fields };
         let of_file = Some(of_file).filter(|of_file| of_file.total > 0);
         of_file.into_iter().chain(self.unapplied.list()).collect()
+    }
+
+    /// The file as a whole, where what it holds now is refused.
+    pub(super) fn refused(&self) -> Option<RefusedResource> {
+        let error = self.error.as_ref()?;
+        Some(RefusedResource {
+            kind: "file",
+            name: self.origin.clone(),
+            version: Arc::from(""),
+            reason: cut(&error.to_string()).into(),
+            is_serving: true,
+        })
     }
 
     /// Opens a target; it has what the configuration has for it at once.
@@ -241,7 +259,7 @@ impl Key for Address {
         };
         let everywhere = || state.addresses.get(&Self::Socket(everywhere?));
         match state.addresses.get(self).or_else(everywhere) {
-            Some(name) => state.assembler().server(name, published),
+            Some(name) => state.assembler().server(name, self, published),
             None => Assembled::Failed(state.no_listener_for(self)),
         }
     }

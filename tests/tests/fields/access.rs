@@ -254,3 +254,41 @@ async fn forwarded_addresses() {
         assert_eq!(raw(server.address, "GET / x-forwarded-for:10.1.1.1").await, Some(expected), "{edge}");
     }
 }
+
+/// An override of a type that is not known: no server can tell whom it keeps out.
+#[tokio::test]
+async fn overrides_of_unknown_types() {
+    let unknown = "@envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
+    let wrapped = |optional: bool| {
+        format!("{{@envoy.config.route.v3.FilterConfig, config: {{{unknown}}}, is_optional: {optional}}}")
+    };
+    let hosts = |change: &str| {
+        let route = format!(
+            "{{match: {{prefix: /}}, non_forwarding_action: {{}}, typed_per_filter_config: {{f: {change}}}}}"
+        );
+        format!("virtual_hosts: [{{name: all, domains: ['*'], routes: [{route}]}}]")
+    };
+    // Within the listener, and by name.
+    let inline = |at: SocketAddr, change: &str| {
+        let fields = format!("route_config: {{{}}}", hosts(change));
+        vec![listening(at, &format!("filter_chains: [{{filters: [{}]}}]", manager(&fields, "")))]
+    };
+    let named = |at: SocketAddr, change: &str| {
+        let fields = "rds: {config_source: {ads: {}}, route_config_name: r}";
+        vec![
+            listening(at, &format!("filter_chains: [{{filters: [{}]}}]", manager(fields, ""))),
+            format!("@envoy.config.route.v3.RouteConfiguration, name: r, {}", hosts(change)),
+        ]
+    };
+    let places: [&dyn Fn(SocketAddr, &str) -> Vec<String>; 2] = [&inline, &named];
+    for resources in places {
+        for change in [format!("{{{unknown}}}"), wrapped(false)] {
+            let at = ([127, 0, 0, 1], 1).into();
+            let refused = crate::source(&resources(at, &change)).expect_err("it is refused").to_string();
+            let field = "virtual_hosts[0].routes[0].typed_per_filter_config[\"f\"]";
+            assert!(refused.contains(field) && refused.contains("jwt_authn.v3.PerRouteConfig"), "{refused}");
+        }
+        let server = Server::start(|at| resources(at, &wrapped(true)));
+        assert_eq!(raw(server.address, "GET /").await, Some(200));
+    }
+}

@@ -23,7 +23,7 @@ use mesh_tests::wait::soon;
 use mesh_tower::{Mesh, MeshBuilder, MeshChannel};
 use mesh_xds::resource::Rules;
 use mesh_xds::resource_json::Format;
-use mesh_xds::static_config::StaticSource;
+use mesh_xds::static_config::{InvalidFile, StaticSource};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
@@ -36,10 +36,13 @@ type Answer = (u16, Value);
 
 /// A mesh that has these resources, each the YAML of its fields after its type; `@` stands for an `@type`.
 fn builder(resources: &[String]) -> MeshBuilder {
+    Mesh::builder(source(resources).unwrap_or_else(|e| panic!("{e}\n{resources:#?}")))
+}
+
+fn source(resources: &[String]) -> Result<StaticSource, InvalidFile> {
     let list: Vec<String> = resources.iter().map(|fields| format!("- {{{fields}}}\n")).collect();
     let text = typed(&format!("resources:\n{}", list.concat()));
-    let source = StaticSource::from_text(&text, Format::Yaml, Rules::default());
-    Mesh::builder(source.unwrap_or_else(|e| panic!("{e}\n{text}")))
+    StaticSource::from_text(&text, Format::Yaml, Rules::default())
 }
 
 fn mesh(resources: &[String]) -> Mesh {

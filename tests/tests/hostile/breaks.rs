@@ -544,24 +544,25 @@ const ROUTE_ROWS: &[Row] = &[
         "virtual_hosts[0].retry_policy.num_retries",
         &[("virtual_hosts[0].retry_policy", r#"{"num_retries": 0}"#)],
     ),
-    ("@direct.body.filename", &[("@direct.body", r#"{"filename": "/etc/passwd"}"#)]),
-    ("@direct.body.environment_variable", &[("@direct.body", r#"{"environment_variable": "HOME"}"#)]),
     (
-        "typed_per_filter_config[\"f\"]",
-        &[("typed_per_filter_config", r##"{"f": {"@type": "#jwt_authn.v3.PerRouteConfig"}}"##)],
-    ),
-    (
-        "virtual_hosts[0].typed_per_filter_config[\"f\"]",
+        "typed_per_filter_config[\"f\"].rbac.rules.action",
         &[(
-            "virtual_hosts[0].typed_per_filter_config",
-            r##"{"f": {"@type": "#jwt_authn.v3.PerRouteConfig"}}"##,
+            "typed_per_filter_config",
+            r##"{"f": {"@type": "#rbac.v3.RBACPerRoute", "rbac": {"rules": {"action": 9}}}}"##,
         )],
     ),
     (
-        "@route.typed_per_filter_config[\"f\"].config",
+        "virtual_hosts[0].typed_per_filter_config[\"f\"].rbac.rules.action",
+        &[(
+            "virtual_hosts[0].typed_per_filter_config",
+            r##"{"f": {"@type": "#rbac.v3.RBACPerRoute", "rbac": {"rules": {"action": 9}}}}"##,
+        )],
+    ),
+    (
+        "@route.typed_per_filter_config[\"f\"].config.rbac.rules.action",
         &[(
             "@route.typed_per_filter_config",
-            r##"{"f": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {"@type": "#jwt_authn.v3.PerRouteConfig"}}}"##,
+            r##"{"f": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {"@type": "#rbac.v3.RBACPerRoute", "rbac": {"rules": {"action": 9}}}}}"##,
         )],
     ),
     (

@@ -6,6 +6,7 @@ mod granted;
 mod mtls;
 mod not_serving;
 mod rbac;
+mod refusals;
 mod refused;
 mod reload;
 mod silent;

@@ -15,6 +15,7 @@ use mesh_core::snapshot::{
 use mesh_core::testing;
 
 use super::super::engine::Engine;
+use super::super::reports::Reports;
 use super::super::targets::Targets;
 use crate::ads::{ABSENT_AFTER, Ask, Kind, Received, ResourceError, Response};
 use crate::authority::{Authorities, ServerIx};
@@ -23,7 +24,6 @@ use crate::last_good::LastGood;
 use crate::resolve::Resolver;
 use crate::resource::{Accepted, Checked};
 use crate::store::OnDataError;
-use crate::unapplied::Ledger;
 
 /// An engine with its targets and clock, and what the control plane was last asked for.
 pub(super) struct World {
@@ -61,7 +61,11 @@ impl World {
         #[expect(clippy::disallowed_methods, reason = "the origin of a clock that is moved by hand")]
         let now = Instant::now();
         let mut world = Self {
-            engine: Engine::new(Authorities::new(&bootstrap), node.clone(), Ledger::default(), last_good),
+            engine: Engine::new(
+                Authorities::new(&bootstrap),
+                node.clone(),
+                Reports { last_good, ..Reports::default() },
+            ),
             targets: Targets::new(Resolver::new(Arc::new(bootstrap), node)),
             now,
             asked: BTreeMap::new(),
@@ -111,10 +115,25 @@ impl World {
         let received =
             |name: &str, verdict| Received { name: Some(name.into()), version: None, ttl: None, verdict };
         let good = good.into_iter().map(|(name, resource)| {
-            received(name, Ok(Accepted { resource, unapplied: Arc::default(), bytes: None }))
+            received(
+                name,
+                Ok(Accepted { resource, unapplied: Arc::default(), deferred: Arc::default(), bytes: None }),
+            )
         });
         let bad = bad.iter().map(|(name, reason)| received(name, Err((*reason).into())));
         let resources = good.chain(bad).collect();
+        self.tell(kind, resources, Vec::new());
+    }
+
+    /// Resources as they were judged.
+    pub(super) fn respond_whole(&mut self, kind: Kind, good: Vec<(&str, Accepted)>) {
+        let received = |(name, accepted): (&str, Accepted)| Received {
+            name: Some(name.into()),
+            version: None,
+            ttl: None,
+            verdict: Ok(accepted),
+        };
+        let resources = good.into_iter().map(received).collect();
         self.tell(kind, resources, Vec::new());
     }
 

@@ -8,15 +8,14 @@ use mesh_core::snapshot::{ClientSnapshot, Resolution, Subscription};
 use serde_json::json;
 
 use super::super::engine::Engine;
+use super::super::reports::Reports;
 use super::super::targets::Targets;
 use super::engine::{cluster, endpoints, listener, route};
 use crate::ads::{ABSENT_AFTER, ABSENT_AFTER_TRANSIENT, Ask, Kind, Received, Response};
 use crate::authority::{Authorities, ServerIx};
 use crate::bootstrap::Bootstrap;
-use crate::last_good::LastGood;
 use crate::resolve::Resolver;
 use crate::resource::{Accepted, Checked};
-use crate::unapplied::Ledger;
 
 const A: usize = 0;
 const B: usize = 1;
@@ -49,12 +48,7 @@ impl Lab {
         #[expect(clippy::disallowed_methods, reason = "the origin of a clock that is moved by hand")]
         let now = Instant::now();
         Self {
-            engine: Engine::new(
-                Authorities::new(&bootstrap),
-                node.clone(),
-                Ledger::default(),
-                LastGood::default(),
-            ),
+            engine: Engine::new(Authorities::new(&bootstrap), node.clone(), Reports::default()),
             targets: Targets::new(Resolver::new(Arc::new(bootstrap), node)),
             now,
             nonce: 0,
@@ -112,7 +106,10 @@ impl Lab {
         let received =
             |name: &str, verdict| Received { name: Some(name.into()), version: None, ttl: None, verdict };
         let good = good.into_iter().map(|(name, resource)| {
-            received(name, Ok(Accepted { resource, unapplied: Arc::default(), bytes: None }))
+            received(
+                name,
+                Ok(Accepted { resource, unapplied: Arc::default(), deferred: Arc::default(), bytes: None }),
+            )
         });
         let bad = bad.iter().map(|name| received(name, Err("bad".into())));
         let response = Response {

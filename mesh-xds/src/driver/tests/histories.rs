@@ -16,16 +16,15 @@ use mesh_core::rng::{Rng as _, Xoshiro};
 use mesh_core::snapshot::{ClientSnapshot, Resolution, ServerSnapshot, Subscription};
 
 use super::super::engine::Engine;
+use super::super::reports::Reports;
 use super::super::targets::Targets;
 use super::engine::{chain, endpoints, listener, route};
 use super::planes::{Habit, Plane, Value};
 use crate::ads::{Kind, Name, Protocol};
 use crate::authority::{Authorities, ServerIx};
 use crate::bootstrap::{Bootstrap, ServerConfig};
-use crate::last_good::LastGood;
 use crate::resolve::Resolver;
 use crate::resource::Checked;
-use crate::unapplied::Ledger;
 
 const CLIENTS: [&str; 2] = ["l", "m"];
 const ROUTES: [&str; 2] = ["r", "s"];
@@ -57,8 +56,7 @@ impl History {
             .build()
             .unwrap();
         let node: Arc<str> = "node-1".into();
-        let engine =
-            Engine::new(Authorities::new(&bootstrap), node.clone(), Ledger::default(), LastGood::default());
+        let engine = Engine::new(Authorities::new(&bootstrap), node.clone(), Reports::default());
         Self {
             engine,
             targets: Targets::new(Resolver::new(Arc::new(bootstrap), node)),

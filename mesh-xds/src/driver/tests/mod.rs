@@ -11,6 +11,7 @@ mod order;
 #[cfg(feature = "control-plane")]
 mod outage;
 mod planes;
+mod refused;
 #[cfg(feature = "control-plane")]
 mod script;
 #[cfg(feature = "control-plane")]

@@ -9,14 +9,12 @@ use std::time::Duration;
 use mesh_core::rng::Xoshiro;
 use tokio::time::{Instant, sleep};
 
-use super::super::{Driver, Targets};
+use super::super::{Driver, Reports, Targets};
 use super::script::ControlPlane;
 use super::stream::{ready, serve_until_quiet, service};
 use crate::bootstrap::{Bootstrap, ServerConfig};
-use crate::last_good::LastGood;
 use crate::resolve::Resolver;
 use crate::transport::connect::Connect;
-use crate::unapplied::Ledger;
 
 /// Runs the driver until something else is over, and tells when it was awake.
 async fn awake_until<T>(
@@ -44,9 +42,9 @@ async fn without_its_control_plane_the_driver_wakes_to_knock_and_for_nothing_els
     let bootstrap = Arc::new(Bootstrap::builder("node-1").server(server).build().unwrap());
     let targets = Targets::new(Resolver::new(bootstrap.clone(), "node-1".into()));
     let target = targets.client("shop");
-    let beside = (Ledger::default(), LastGood::default());
-    let mut driver =
-        pin!(Driver::new(&bootstrap, &connector, targets.clone(), beside, Xoshiro::seeded(7)).run());
+    let mut driver = pin!(
+        Driver::new(&bootstrap, &connector, targets.clone(), Reports::default(), Xoshiro::seeded(7)).run()
+    );
     let (_, stream) = awake_until(driver.as_mut(), async {
         let mut stream = control.stream().await;
         serve_until_quiet(&mut stream, "1", &service("shop", &["a"], 1)).await;

@@ -309,6 +309,7 @@ impl Stream {
             verdict: value.clone().map(|resource| Accepted {
                 resource,
                 unapplied: Arc::default(),
+                deferred: Arc::default(),
                 bytes: None,
             }),
         };

@@ -66,6 +66,16 @@ pub(super) fn http_filters(
 
 /// `typed_per_filter_config`, by the name of the filter instance.
 pub(super) fn overrides(map: HashMap<String, Any>, at: &Place<'_>) -> Result<FilterOverrides, Invalid> {
+    let overrides = overrides_of_cluster(map, at)?;
+    overrides.0.keys().for_each(|name| at.key(name).is_override_of(name));
+    Ok(overrides)
+}
+
+/// The same of a weighted cluster, which no server sends anything to: whatever runs, they have no effect.
+pub(super) fn overrides_of_cluster(
+    map: HashMap<String, Any>,
+    at: &Place<'_>,
+) -> Result<FilterOverrides, Invalid> {
     let mut found = BTreeMap::new();
     // In the order of the names, so that the same resource always reports the same field.
     let sorted: BTreeMap<String, Any> = map.into_iter().collect();
@@ -142,7 +152,8 @@ fn typed_override(any: &Any, is_optional: bool, at: &Place<'_>) -> Result<Option
         foreign(any, at)?;
         return skip(at);
     }
-    at.fail(Reason::UnsupportedExtension(any.type_url.clone()))
+    at.refused_by_servers(Reason::UnsupportedExtension(any.type_url.clone()));
+    skip(at)
 }
 
 #[cfg(test)]

@@ -4,26 +4,37 @@ use mesh_core::config::filter::{FilterConfig, FilterOverride};
 use mesh_core::rbac::RbacAction;
 
 use crate::ads::Kind;
-use crate::resource::tests::{client, refusals, routes, server, unapplied};
+use crate::resource::tests::{client, refusals, refused_by_servers, routes, server, unapplied};
 
 const PREFIX: &str = "type.googleapis.com/envoy.extensions.filters";
 const HTTP: &str = "type.googleapis.com/envoy.extensions.filters.http";
 const ROUTER: &str = "{name: router, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
 
 fn manager(filters: &str) -> String {
+    manager_of("", filters)
+}
+
+fn manager_of(routes: &str, filters: &str) -> String {
     format!(
-        "{{\"@type\": {PREFIX}.network.http_connection_manager.v3.HttpConnectionManager, route_config: {{}}, http_filters: [{filters}]}}"
+        "{{\"@type\": {PREFIX}.network.http_connection_manager.v3.HttpConnectionManager, route_config: {{{routes}}}, http_filters: [{filters}]}}"
     )
 }
 
 fn on_client(filters: &str) -> String {
-    format!("name: l\napi_listener: {{api_listener: {}}}", manager(filters))
+    client_of(&manager(filters))
+}
+
+fn client_of(manager: &str) -> String {
+    format!("name: l\napi_listener: {{api_listener: {manager}}}")
 }
 
 fn on_server(filters: &str) -> String {
+    server_of(&manager(filters))
+}
+
+fn server_of(manager: &str) -> String {
     format!(
-        "name: l\naddress: {{socket_address: {{address: 0.0.0.0, port_value: 80}}}}\nfilter_chains: [{{filters: [{{name: hcm, typed_config: {}}}]}}]",
-        manager(filters)
+        "name: l\naddress: {{socket_address: {{address: 0.0.0.0, port_value: 80}}}}\nfilter_chains: [{{filters: [{{name: hcm, typed_config: {manager}}}]}}]"
     )
 }
 
@@ -162,26 +173,64 @@ fn overrides_disable_enable_or_replace() {
 }
 
 #[test]
-fn an_override_that_is_not_known_is_refused_unless_it_is_optional() {
+fn an_override_that_is_not_known_is_for_clients_alone_unless_it_is_optional() {
     let jwt = format!("\"@type\": {HTTP}.jwt_authn.v3.PerRouteConfig");
     let wrapper = "\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig";
     let at = "virtual_hosts[0].typed_per_filter_config[\"f\"]";
     let why = format!("extension \"{HTTP}.jwt_authn.v3.PerRouteConfig\" is not supported");
-    refusals(
-        Kind::Route,
-        overriding,
-        &[
-            (&format!("{{{jwt}}}"), &format!("{at}: {why}")),
-            (&format!("{{{wrapper}, config: {{{jwt}}}}}"), &format!("{at}.config: {why}")),
-            (
-                &format!("{{\"@type\": {HTTP}.rbac.v3.RBACPerRoute, rbac: {{rules: {{action: 9}}}}}}"),
-                &format!("{at}.rbac.rules.action: 9 is not a known value"),
-            ),
-        ],
-    );
+    for (text, at) in [
+        (format!("{{{jwt}}}"), at.to_owned()),
+        (format!("{{{wrapper}, config: {{{jwt}}}}}"), format!("{at}.config")),
+    ] {
+        let yaml = overriding(&text);
+        assert_eq!(refused_by_servers(&yaml), Some(format!("{at}: {why}")));
+        assert!(routes(&yaml).virtual_hosts[0].overrides.is_empty());
+        assert_eq!(unapplied(Kind::Route, &yaml), [at]);
+    }
+    // One that is known has to be valid, whoever takes it.
+    let bad = format!("{{\"@type\": {HTTP}.rbac.v3.RBACPerRoute, rbac: {{rules: {{action: 9}}}}}}");
+    let why = format!("{at}.rbac.rules.action: 9 is not a known value");
+    refusals(Kind::Route, overriding, &[(&bad, &why)]);
     let optional = overriding(&format!("{{{wrapper}, is_optional: true, config: {{{jwt}}}}}"));
     assert!(routes(&optional).virtual_hosts[0].overrides.is_empty());
+    assert_eq!(refused_by_servers(&optional), None);
     assert_eq!(unapplied(Kind::Route, &optional), [format!("{at}.config")]);
     let fault = overriding(&format!("{{\"@type\": {HTTP}.fault.v3.HTTPFault}}"));
     assert_eq!(unapplied(Kind::Route, &fault), [at]);
+}
+
+/// What a listener makes of overrides that it holds itself: of filters that it runs, leaves out, or does not have.
+#[test]
+fn a_listener_judges_the_overrides_within_it() {
+    let per_route = format!("{{\"@type\": {HTTP}.rbac.v3.RBACPerRoute}}");
+    let wrapper = "\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig";
+    let cors = format!("{{\"@type\": {HTTP}.cors.v3.CorsPolicy}}");
+    let rbac = filter("rbac.v3.RBAC", "");
+    let on_host = |name: &str, change: &str| {
+        format!("virtual_hosts: [{{name: v, domains: [a], typed_per_filter_config: {{{name}: {change}}}}}]")
+    };
+    let server_at = "filter_chains[0].filters[0].typed_config.route_config";
+    let client_at = "api_listener.api_listener.route_config";
+    let field = |at: &str, name: &str| format!("{at}.virtual_hosts[0].typed_per_filter_config[\"{name}\"]");
+    for change in [per_route.clone(), format!("{{{wrapper}, disabled: true}}"), format!("{{{wrapper}}}")] {
+        let listed = |yaml: &str| unapplied(Kind::Listener, yaml);
+        let with = |name: &str| manager_of(&on_host(name, &change), &format!("{rbac}, {ROUTER}"));
+        assert_eq!(listed(&server_of(&with("f"))), [""; 0], "{change}");
+        for absent in ["g", "router"] {
+            assert_eq!(listed(&server_of(&with(absent))), [field(server_at, absent)], "{change}");
+        }
+        let fault = filter("fault.v3.HTTPFault", "");
+        let left_out = manager_of(&on_host("f", &change), &format!("{fault}, {ROUTER}"));
+        assert!(listed(&server_of(&left_out)).contains(&field(server_at, "f")), "{change}");
+        let on_client = client_of(&manager_of(&on_host("f", &change), ROUTER));
+        assert_eq!(listed(&on_client), [field(client_at, "f")], "{change}");
+    }
+    // Of a type that is not known: a client does without it, a server does not.
+    let yaml = client_of(&manager_of(&on_host("envoy.filters.http.cors", &cors), ROUTER));
+    assert_eq!(unapplied(Kind::Listener, &yaml), [field(client_at, "envoy.filters.http.cors")]);
+    let why = format!("{}: extension \"{HTTP}.cors.v3.CorsPolicy\" is not supported", field(server_at, "f"));
+    for filters in [ROUTER.to_owned(), format!("{rbac}, {ROUTER}")] {
+        let on_server = |change: &str| server_of(&manager_of(&on_host("f", change), &filters));
+        refusals(Kind::Listener, on_server, &[(&cors, &why)]);
+    }
 }

@@ -16,6 +16,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
     HttpConnectionManager, Rds,
 };
 use envoy_types::pb::google::protobuf::{Any, Duration};
+use mesh_core::config::filter::HttpFilter;
 use mesh_core::config::listener::{HttpConfig, RouteSource, ServingConfig};
 use mesh_core::config::units::OutOfRange;
 
@@ -157,9 +158,10 @@ pub(super) fn manager(any: &Any, side: Side, at: &Place<'_>) -> Result<HttpConfi
         ]),
     }
     let headers_at = at.at("request_headers_timeout");
+    let filters = filter::http_filters(http_filters, side, &at.at("http_filters"))?;
     Ok(HttpConfig {
-        routes: routes(route_specifier, side, at)?,
-        filters: filter::http_filters(http_filters, side, &at.at("http_filters"))?,
+        routes: routes(route_specifier, side, &filters, at)?,
+        filters,
         max_stream_duration: common.max_stream_duration,
         idle_timeout: common.idle_timeout,
         headers_timeout: duration_opt(request_headers_timeout, &headers_at)?.filter(|d| !d.is_zero()),
@@ -176,7 +178,12 @@ pub(super) fn manager(any: &Any, side: Side, at: &Place<'_>) -> Result<HttpConfi
     })
 }
 
-fn routes(pb: Option<RouteSpecifier>, side: Side, at: &Place<'_>) -> Result<RouteSource, Invalid> {
+fn routes(
+    pb: Option<RouteSpecifier>,
+    side: Side,
+    filters: &[HttpFilter],
+    at: &Place<'_>,
+) -> Result<RouteSource, Invalid> {
     match at.at("route_specifier").required(pb)? {
         RouteSpecifier::Rds(Rds { config_source, route_config_name }) => {
             let at = at.at("rds");
@@ -187,7 +194,8 @@ fn routes(pb: Option<RouteSpecifier>, side: Side, at: &Place<'_>) -> Result<Rout
             Ok(RouteSource::Rds(canonical(&route_config_name)))
         }
         RouteSpecifier::RouteConfig(pb) => {
-            Ok(RouteSource::Inline(Arc::new(route::inline(pb, side, &at.at("route_config"))?)))
+            let config = route::inline(pb, side, filters, &at.at("route_config"))?;
+            Ok(RouteSource::Inline(Arc::new(config)))
         }
         RouteSpecifier::ScopedRoutes(_) => at.at("scoped_routes").fail(Reason::Unsupported),
     }

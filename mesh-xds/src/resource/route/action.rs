@@ -137,7 +137,9 @@ pub(super) fn direct_response(
     let out = OutOfRange { value: status.into(), min: 200, max: 599 };
     let status = at.at("status").check(code.ok_or(out))?;
     let at = at.at("body");
-    let body = body.map_or_else(|| Ok(Vec::new()), |pb| inline_data(pb, &at))?;
+    let Some(body) = body.map_or(Ok(Some(Vec::new())), |pb| inline_data(pb, &at))? else {
+        return Ok(RouteAction::Unsupported("direct_response.body"));
+    };
     let limit = usize::try_from(max_body).unwrap_or(usize::MAX);
     if body.len() > limit {
         return at.fail(Reason::TooLarge { size: body.len(), limit });
@@ -145,15 +147,16 @@ pub(super) fn direct_response(
     Ok(RouteAction::DirectResponse { status, body: Arc::from(body) })
 }
 
-/// A file or a variable of the control plane's choice is not read.
-fn inline_data(pb: DataSource, at: &Place<'_>) -> Result<Vec<u8>, Invalid> {
+/// None where it is not in the message: a file or a variable of the control plane's choice is not read.
+fn inline_data(pb: DataSource, at: &Place<'_>) -> Result<Option<Vec<u8>>, Invalid> {
     let DataSource { watched_directory: _, specifier } = pb;
     match at.required(specifier)? {
-        Specifier::InlineBytes(bytes) => Ok(bytes),
-        Specifier::InlineString(text) => Ok(text.into_bytes()),
-        Specifier::Filename(_) => at.at("filename").fail(Reason::Unsupported),
-        Specifier::EnvironmentVariable(_) => at.at("environment_variable").fail(Reason::Unsupported),
+        Specifier::InlineBytes(bytes) => return Ok(Some(bytes)),
+        Specifier::InlineString(text) => return Ok(Some(text.into_bytes())),
+        Specifier::Filename(_) => at.at("filename").unapplied(),
+        Specifier::EnvironmentVariable(_) => at.at("environment_variable").unapplied(),
     }
+    Ok(None)
 }
 
 fn stream_duration(pb: PbMaxStreamDuration, at: &Place<'_>) -> Result<MaxStreamDuration, Invalid> {
@@ -276,7 +279,8 @@ fn cluster_weight(pb: ClusterWeight, at: &Place<'_>) -> Result<Option<Named>, In
     if !cluster_header.is_empty() {
         header_name(&cluster_header, &at.at("cluster_header"))?;
     }
-    let overrides = filter::overrides(typed_per_filter_config, &at.at("typed_per_filter_config"))?;
+    let overrides_at = at.at("typed_per_filter_config");
+    let overrides = filter::overrides_of_cluster(typed_per_filter_config, &overrides_at)?;
     match (name.is_empty(), cluster_header.is_empty()) {
         (true, true) => at.at("name").fail(Reason::Empty),
         (true, false) => Ok(None),

@@ -3,8 +3,8 @@
 //! Deviations: a route whose action is not implemented (redirect, `cluster_header`, a cluster specifier plugin) keeps its
 //! place and its requests fail, instead of falling through to the next route, which may have a laxer policy. gRPC
 //! requests skip `cluster_header` and optional plugins (gRFC A28), unless routes here have filter overrides. A route
-//! that matches on what is not implemented (cookies, dynamic metadata) is left out, and refused where it carries filter
-//! overrides. `prefix_rewrite` and the host rewrite are applied; header mutations are not yet.
+//! that matches on what is not implemented (cookies, dynamic metadata) is left out; where it carries filter overrides,
+//! servers refuse the whole ([`crate::deferred`]), as they do for overrides of unknown types. `prefix_rewrite` and the host rewrite are applied; header mutations are not yet.
 #![expect(deprecated, reason = "deprecated fields must be decided as well")]
 
 mod action;
@@ -20,7 +20,7 @@ use envoy_types::pb::envoy::config::route::v3::{
     ClusterSpecifierPlugin, NonForwardingAction, Route as PbRoute, RouteConfiguration,
     RouteMatch as PbRouteMatch, VirtualHost as PbVirtualHost,
 };
-use mesh_core::config::filter::FilterOverrides;
+use mesh_core::config::filter::{FilterOverrides, HttpFilter};
 use mesh_core::config::retry::RetryPolicy;
 use mesh_core::config::route::{RequestKinds, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost};
 use mesh_core::matcher::domain::DomainPattern;
@@ -30,6 +30,7 @@ use mesh_core::matcher::string::Text;
 use super::filter::Side;
 use super::range::ranged;
 use super::{common, filter, matcher, range, retry};
+use crate::deferred::runs;
 use crate::invalid::{Invalid, Place, Reason, fields};
 use crate::xdstp::canonical;
 
@@ -68,12 +69,24 @@ pub(super) fn validate(pb: RouteConfiguration, at: &Place<'_>) -> Result<RouteCo
     configuration(pb, at)
 }
 
-/// A route configuration within a listener. istiod leaves out the names of a server's virtual hosts.
-pub(super) fn inline(pb: RouteConfiguration, side: Side, at: &Place<'_>) -> Result<RouteConfig, Invalid> {
-    match side {
-        Side::Client => validate(pb, at),
-        Side::Server => configuration(pb, at),
+/// A route configuration within a listener, which judges what it can. istiod leaves out the names of a server's virtual
+/// hosts.
+pub(super) fn inline(
+    pb: RouteConfiguration,
+    side: Side,
+    filters: &[HttpFilter],
+    at: &Place<'_>,
+) -> Result<RouteConfig, Invalid> {
+    if side == Side::Client {
+        virtual_hosts_are_named(&pb, at)?;
     }
+    let config = configuration(pb, at)?;
+    let deferred = at.take_deferred();
+    match deferred.refused_by_servers() {
+        Some(invalid) if side == Side::Server => return Err(invalid.clone()),
+        Some(_) | None => at.unapplied_too(&deferred.without_effect(|name| runs(filters, name))),
+    }
+    Ok(config)
 }
 
 fn virtual_hosts_are_named(pb: &RouteConfiguration, at: &Place<'_>) -> Result<(), Invalid> {
@@ -304,7 +317,9 @@ fn route(pb: PbRoute, inherited: &Inherited<'_>, at: &Place<'_>) -> Result<Optio
         }
         // Its requests go to a later route. That must not change who is let in.
         None if inherited.has_overrides || !overrides.is_empty() => {
-            match_at.fail(Reason::Rule("matches on what is not supported, and has filter overrides"))
+            let rule = "matches on what is not supported, and has filter overrides";
+            match_at.refused_by_servers(Reason::Rule(rule));
+            Ok(None)
         }
         None => Ok(None),
     }

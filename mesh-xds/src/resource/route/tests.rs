@@ -12,7 +12,7 @@ use mesh_core::matcher::path::PathMatcher;
 use mesh_core::matcher::string::Text;
 
 use crate::ads::Kind;
-use crate::resource::tests::{not_applied, refusals, routes, unapplied};
+use crate::resource::tests::{not_applied, refusals, refused_by_servers, routes, unapplied};
 
 const ROUTE: &str = "virtual_hosts[0].routes[0]";
 const FILTER: &str = "\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig";
@@ -168,13 +168,20 @@ fn a_route_that_matches_on_something_foreign_is_left_out() {
     let on_route = |fields: &str| {
         route(&format!("match: {{{fields}}}, typed_per_filter_config: {overriding}, route: {{cluster: c}}"))
     };
-    refusals(Kind::Route, on_route, &[("prefix: /, cookies: [{name: a}]", &format!("{ROUTE}.{why}"))]);
+    let cookies = "prefix: /, cookies: [{name: a}]";
+    let refused = |yaml: &str| {
+        assert_eq!(refused_by_servers(yaml), Some(format!("{ROUTE}.{why}")), "{yaml}");
+        // A client has no policy.
+        assert!(routes(yaml).virtual_hosts[0].routes.is_empty(), "{yaml}");
+        assert_eq!(unapplied(Kind::Route, yaml), [format!("{ROUTE}.match.cookies")]);
+    };
+    refused(&on_route(cookies));
     let on_host = |fields: &str| {
         host(&format!(
             "typed_per_filter_config: {overriding}, routes: [{{match: {{{fields}}}, route: {{cluster: c}}}}]"
         ))
     };
-    refusals(Kind::Route, on_host, &[("prefix: /, cookies: [{name: a}]", &format!("{ROUTE}.{why}"))]);
+    refused(&on_host(cookies));
 }
 
 #[test]
@@ -446,15 +453,18 @@ fn a_direct_response_has_a_status_and_a_bounded_body() {
             ("status: 600", ".status: 600 is not within 200..=599"),
             ("status: 70000", ".status: 70000 is not within 200..=599"),
             ("status: 200, body: {}", ".body: is required"),
-            ("status: 200, body: {filename: /etc/passwd}", ".body.filename: is not supported"),
-            (
-                "status: 200, body: {environment_variable: HOME}",
-                ".body.environment_variable: is not supported",
-            ),
             (&body, ".body: 4097 bytes are more than the limit of 4096"),
         ],
     );
     listed_at(&at, answering, &[("status: 200, body_format: {}", "body_format")]);
+    // A body that is not in the message costs its route, and no other.
+    for (body, field) in
+        [("filename: /etc/passwd", "filename"), ("environment_variable: HOME", "environment_variable")]
+    {
+        let yaml = answering(&format!("status: 200, body: {{{body}}}"));
+        assert_eq!(action(&yaml), RouteAction::Unsupported("direct_response.body"));
+        assert_eq!(unapplied(Kind::Route, &yaml), [format!("{at}.body.{field}")]);
+    }
     let raised = format!("{}\nmax_direct_response_body_size_bytes: 5000", answering(&body));
     assert!(matches!(action(&raised), RouteAction::DirectResponse { .. }));
 }

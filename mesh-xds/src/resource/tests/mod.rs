@@ -59,6 +59,11 @@ pub(crate) fn unapplied(kind: Kind, yaml: &str) -> Vec<String> {
     accepted(kind, yaml).unapplied.iter().map(FieldPath::to_string).collect()
 }
 
+/// Why servers do not use a valid route configuration, if they do not.
+pub(crate) fn refused_by_servers(yaml: &str) -> Option<String> {
+    accepted(Kind::Route, yaml).deferred.refused_by_servers().map(ToString::to_string)
+}
+
 pub(crate) fn cluster(yaml: &str) -> Arc<ClusterConfig> {
     match accepted(Kind::Cluster, yaml).resource {
         Checked::Cluster(value) => value,

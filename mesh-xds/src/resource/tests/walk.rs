@@ -316,6 +316,9 @@ impl Place {
             _ if !listed.is_empty() && !is_deeper => Verdict::Listed,
             Err(_) => Verdict::Applied,
             Ok(base) if base.resource != accepted.resource => Verdict::Applied,
+            Ok(base) if base.deferred.refused_by_servers() != accepted.deferred.refused_by_servers() => {
+                Verdict::Applied
+            }
             Ok(_) if !listed.is_empty() => Verdict::Listed,
             Ok(_) => Verdict::Ignored,
         };

@@ -34,6 +34,7 @@ fn directory(path: &Path, checks: Checks, output: &Output) -> Result<(), Command
 fn file(path: &Path, output: &Output) -> Result<(), CommandError> {
     match of_any_application(path) {
         Ok(loaded) => {
+            let overrides = loaded.overrides_without_effect();
             let resources = loaded.resources;
             let mut findings = Vec::new();
             for ((kind, name), accepted) in &resources {
@@ -45,9 +46,8 @@ fn file(path: &Path, output: &Output) -> Result<(), CommandError> {
                         finding(Oddity::Dangling { kind, name, missing_for: Vec::new() })
                     }),
                 );
-                if !accepted.unapplied.is_empty() {
-                    findings.push(finding(Oddity::unapplied(accepted)));
-                }
+                let overrides = overrides.get(name).filter(|_| *kind == Kind::Route);
+                findings.extend(Oddity::unapplied(accepted, overrides).map(finding));
             }
             for section in &loaded.without_effect {
                 output.say(&format!("{}: section {section:?} has no effect", path.display()));

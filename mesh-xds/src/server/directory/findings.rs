@@ -11,8 +11,12 @@ use std::sync::Arc;
 
 use super::file::verdict;
 use super::{Checks, Directory, View};
+use mesh_core::config::listener::ListenerConfig;
+
 use crate::ads::Kind;
-use crate::resource::{Accepted, Rules};
+use crate::deferred::{runs_with, takes};
+use crate::invalid::Unapplied;
+use crate::resource::{Accepted, Checked, Rules};
 use crate::server::cache::Cache;
 use crate::server::resource::Resource;
 use crate::xdstp::{Xdstp, is_xdstp};
@@ -43,6 +47,11 @@ pub enum Oddity {
         /// The views whose clients miss it, none being clients without a view; empty where nobody has it.
         missing_for: Vec<Option<Arc<str>>>,
     },
+    /// Routes that clients take, and servers refuse.
+    Refused {
+        /// Which field, and why.
+        reason: String,
+    },
     /// Fields that are set and have no effect on clients of this mesh.
     Unapplied {
         /// Their paths, or the first of them.
@@ -71,6 +80,7 @@ impl Directory {
     pub fn findings(&self) -> Vec<Finding> {
         let cache = self.control.shared.resources();
         let surroundings = self.surroundings(&cache);
+        let listeners = self.listeners();
         let mut findings = Vec::new();
         for ((view, path), file) in &self.files {
             // As when the file was taken: any provider that it names counts as known.
@@ -80,12 +90,30 @@ impl Directory {
                 let (_, Ok(accepted)) = verdict(resource, &mut rules) else { continue };
                 let finding = |oddity| Finding::new(path, resource, oddity);
                 findings.extend(surroundings.dangling(view, resource, &accepted).into_iter().map(finding));
-                if self.checks == Checks::AsClient && !accepted.unapplied.is_empty() {
-                    findings.push(finding(Oddity::unapplied(&accepted)));
+                if self.checks == Checks::AsClient {
+                    let name = resource.name();
+                    let deferred = &accepted.deferred;
+                    let runs = |filter: &str| listeners.iter().any(|one| runs_with(one, name, filter));
+                    let overrides = deferred.without_effect(runs);
+                    findings.extend(Oddity::unapplied(&accepted, Some(&overrides)).map(finding));
+                    let refusal = deferred.refused_by_servers().filter(|_| is_of_server(&listeners, name));
+                    findings.extend(
+                        refusal.map(|invalid| finding(Oddity::Refused { reason: invalid.to_string() })),
+                    );
                 }
             }
         }
         findings
+    }
+
+    fn listeners(&self) -> Vec<Arc<ListenerConfig>> {
+        let resources = self.files.values().flat_map(|file| &file.in_force);
+        let listeners = resources.filter(|resource| resource.kind() == Kind::Listener);
+        let listeners = listeners.filter_map(|resource| match verdict(resource, &mut Rules::default()).1 {
+            Ok(Accepted { resource: Checked::Listener(listener), .. }) => Some(listener),
+            Ok(_) | Err(_) => None,
+        });
+        listeners.collect()
     }
 
     fn surroundings<'a>(&'a self, cache: &'a Cache) -> Surroundings<'a> {
@@ -135,6 +163,11 @@ impl Surroundings<'_> {
     }
 }
 
+fn is_of_server(listeners: &[Arc<ListenerConfig>], routes: &str) -> bool {
+    let mut servers = listeners.iter().filter(|one| matches!(***one, ListenerConfig::Server(_)));
+    servers.any(|listener| listener.http().any(|http| takes(http, routes)))
+}
+
 fn authority(name: &str) -> Option<Cow<'_, str>> {
     Xdstp::parse(name).ok().map(|parts| parts.authority)
 }
@@ -157,9 +190,12 @@ impl fmt::Display for Finding {
 // === impl Oddity ===
 
 impl Oddity {
-    pub(crate) fn unapplied(accepted: &Accepted) -> Self {
-        let fields = accepted.unapplied.iter().map(ToString::to_string).collect();
-        Self::Unapplied { fields, total: accepted.unapplied.len() }
+    /// What has no effect of a resource, and of its overrides; none where everything has.
+    pub(crate) fn unapplied(accepted: &Accepted, overrides: Option<&Unapplied>) -> Option<Self> {
+        let all = || [&*accepted.unapplied].into_iter().chain(overrides);
+        let fields = all().flat_map(Unapplied::iter).map(ToString::to_string).collect();
+        let total = all().map(Unapplied::len).sum();
+        (total > 0).then_some(Self::Unapplied { fields, total })
     }
 }
 
@@ -180,6 +216,7 @@ impl fmt::Display for Oddity {
                 }
                 Ok(())
             }
+            Self::Refused { reason } => write!(f, "is refused by servers that take it: {reason}"),
             Self::Unapplied { fields, total } => {
                 write!(f, "has fields without effect: {}", fields.join(", "))?;
                 match total.saturating_sub(fields.len()) {

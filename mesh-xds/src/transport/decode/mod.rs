@@ -188,9 +188,9 @@ impl Decoder {
         let Decoded { name, verdict } = decode_within(kind, outer, Some(resource), &self.rules);
         let bytes = self.keeps_bytes.then(|| Arc::new(Bytes::copy_from_slice(&resource.value)));
         let verdict = match verdict {
-            Ok(Accepted { mut resource, unapplied, bytes: _ }) => {
+            Ok(Accepted { mut resource, unapplied, deferred, bytes: _ }) => {
                 self.share_localities(&mut resource);
-                Ok(Accepted { resource, unapplied, bytes })
+                Ok(Accepted { resource, unapplied, deferred, bytes })
             }
             Err(invalid) => Err(text(&invalid)),
         };

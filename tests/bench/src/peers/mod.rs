@@ -9,6 +9,7 @@ pub(crate) mod tonic_xds;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use http::HeaderMap;
 use rustls::pki_types::ServerName;
@@ -18,6 +19,10 @@ use tokio_rustls::client::TlsStream;
 
 use crate::Result;
 use crate::certs::{self, Files};
+
+/// Ten seconds in all, also under valgrind.
+const CONNECT_ATTEMPTS: u32 = 200;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
 
 /// Something that can make one echo call after another.
 pub(crate) trait Caller: Clone + 'static {
@@ -136,8 +141,20 @@ impl FromStr for ServerKind {
     }
 }
 
-/// One TLS connection to the server, as the bare peers open it.
+/// One TLS connection to the server, as the bare peers open it. A server of the mesh closes what comes before its
+/// configuration, which is said to be there only by that it does not.
 pub(crate) async fn connect_tls(site: &Site) -> Result<TlsStream<TcpStream>> {
+    let mut left = CONNECT_ATTEMPTS;
+    loop {
+        left -= 1;
+        match try_connect_tls(site).await {
+            Err(_) if left > 0 => tokio::time::sleep(BETWEEN_ATTEMPTS).await,
+            done => return done,
+        }
+    }
+}
+
+async fn try_connect_tls(site: &Site) -> Result<TlsStream<TcpStream>> {
     let config = certs::client_config(&Files::client(&site.certs))?;
     let tcp = TcpStream::connect(site.server).await?;
     tcp.set_nodelay(true)?;

@@ -187,6 +187,12 @@ pub(super) const ROWS: &[Row] = &[
         &["config=envoy.extensions.filters.http.rbac.v3.RBACPerRoute", "disabled"],
     ),
     (
+        "tests/tests/fields/access::overrides_of_unknown_types",
+        "route",
+        "envoy.config.route.v3.FilterConfig",
+        &["is_optional"],
+    ),
+    (
         "tests/tests/fields/access::overrides",
         "route",
         "envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
