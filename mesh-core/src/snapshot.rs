@@ -176,7 +176,7 @@ pub struct UnappliedFields {
 pub struct RefusedResource {
     /// Kind of the resource: `listener`, `route`, `cluster`, `endpoints`; `file` for a static configuration as a whole.
     pub kind: &'static str,
-    /// Its name; the path of a file.
+    /// Its name; the path of a file. Empty where not even the name can be read.
     pub name: Arc<str>,
     /// The version that is refused; empty where there are none.
     pub version: Arc<str>,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mesh_core::snapshot::{ConfigError, ConfigProblem, RefusedResource};
 
 use crate::ads::{Kind, Name};
+use crate::authority::ServerIx;
 
 /// Longest text of why a resource is refused.
 pub(crate) const MAX_REASON: usize = 1024;
@@ -21,6 +22,8 @@ pub(crate) struct Refusals {
 #[derive(Debug, Default)]
 struct State {
     resources: BTreeMap<(Kind, Name), RefusedResource>,
+    /// What the last response of a control plane about a kind had without a name, or the first of it.
+    nameless: BTreeMap<(ServerIx, Kind), RefusedResource>,
     /// Valid resources that a target cannot use, by what it is opened by.
     targets: BTreeMap<String, RefusedResource>,
 }
@@ -37,13 +40,7 @@ impl Refusals {
         reason: &str,
         is_serving: bool,
     ) -> bool {
-        let refused = RefusedResource {
-            kind: kind.noun(),
-            name: name.clone(),
-            version: version.clone(),
-            reason: cut(reason).into(),
-            is_serving,
-        };
+        let refused = refused(kind, name.clone(), version, reason, is_serving);
         let before = self.lock().resources.insert((kind, name.clone()), refused.clone());
         before != Some(refused)
     }
@@ -51,6 +48,24 @@ impl Refusals {
     /// A resource is accepted, deleted, or no longer in use.
     pub(crate) fn forget(&self, kind: Kind, name: &Name) {
         self.lock().resources.remove(&(kind, name.clone()));
+    }
+
+    /// A resource is refused of which not even the name can be read.
+    pub(crate) fn refuse_nameless(
+        &self,
+        server: ServerIx,
+        kind: Kind,
+        version: &Arc<str>,
+        reason: &str,
+        is_serving: bool,
+    ) {
+        let refused = refused(kind, Arc::from(""), version, reason, is_serving);
+        self.lock().nameless.insert((server, kind), refused);
+    }
+
+    /// A control plane answers anew.
+    pub(crate) fn forget_nameless(&self, server: ServerIx, kind: Kind) {
+        self.lock().nameless.remove(&(server, kind));
     }
 
     /// What keeps a target from using its configuration as it is now, if anything does.
@@ -83,12 +98,23 @@ impl Refusals {
             let same = |one: &RefusedResource| one.kind == refused.kind && one.name == refused.name;
             !state.resources.values().any(same)
         };
-        state.resources.values().chain(state.targets.values().filter(told)).cloned().collect()
+        let targets = state.targets.values().filter(told);
+        state.resources.values().chain(state.nameless.values()).chain(targets).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Entries are inserted and removed whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refused(kind: Kind, name: Name, version: &Arc<str>, reason: &str, is_serving: bool) -> RefusedResource {
+    RefusedResource {
+        kind: kind.noun(),
+        name,
+        version: version.clone(),
+        reason: cut(reason).into(),
+        is_serving,
     }
 }
 

@@ -173,6 +173,16 @@ impl Store {
         self.problem(kind, name).is_none()
     }
 
+    /// Whether there is a good value for each resource of a kind that is wanted.
+    pub(crate) fn is_whole(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Listener => self.listeners.values().all(|slot| slot.good.is_some()),
+            Kind::Route => self.routes.values().all(|slot| slot.good.is_some()),
+            Kind::Cluster => self.clusters.values().all(|slot| slot.good.is_some()),
+            Kind::Endpoints => self.endpoints.values().all(|slot| slot.good.is_some()),
+        }
+    }
+
     /// Whether there is a good value, or an answer that there is none (gRFC A71: that counts as cached).
     pub(crate) fn is_known(&self, kind: Kind, name: &str) -> bool {
         !matches!(

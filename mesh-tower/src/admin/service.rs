@@ -93,7 +93,7 @@ impl Endpoints {
     }
 
     /// What is missing, and what is refused meanwhile.
-    fn not_ready(&self, what: String) -> Response<Body> {
+    fn not_ready(&self, what: &str) -> Response<Body> {
         text(StatusCode::SERVICE_UNAVAILABLE, format!("{what}\n{}", self.refused()).trim_end().to_owned())
     }
 
@@ -104,11 +104,11 @@ impl Endpoints {
         let waiting = self.mesh.listeners_not_ready();
         if waiting > 0 {
             let what = format!("{waiting} listener(s) without a valid configuration");
-            return self.not_ready(what);
+            return self.not_ready(&what);
         }
         match self.mesh.ready(Duration::ZERO).await {
             Ok(readiness) => text(StatusCode::OK, readiness.to_string()),
-            Err(error) => self.not_ready(error.to_string()),
+            Err(error) => self.not_ready(&error.to_string()),
         }
     }
 }

@@ -278,8 +278,11 @@ impl<R> Ads<R> {
         let mut refusal = RefusalText::new(kind, resources.len() + heartbeats.len());
         for (position, Received { name, version: own, ttl, verdict }) in resources.into_iter().enumerate() {
             let Some(name) = name else {
-                nameless = true;
-                refusal.add_nameless(position, verdict.err().as_deref().unwrap_or("has no name"));
+                let reason =
+                    refusal.add_nameless(position, verdict.err().as_deref().unwrap_or("has no name"));
+                if !std::mem::replace(&mut nameless, true) {
+                    self.updates.push_back(Update::Nameless { kind, version: version.clone(), reason });
+                }
                 continue;
             };
             if !seen.insert(name.clone()) {

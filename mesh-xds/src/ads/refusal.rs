@@ -40,9 +40,12 @@ impl RefusalText {
         _ = write!(self.text, "; {} {name:?}: {}", self.kind, cut(reason));
     }
 
-    pub(super) fn add_nameless(&mut self, position: usize, reason: &str) {
+    /// Returns what it adds.
+    pub(super) fn add_nameless(&mut self, position: usize, reason: &str) -> Arc<str> {
         self.bad += 1;
-        _ = write!(self.text, "; resources[{position}]: {}", cut(reason));
+        let text = format!("resources[{position}]: {}", cut(reason));
+        _ = write!(self.text, "; {text}");
+        text.into()
     }
 
     pub(super) fn finish(self) -> Option<Arc<str>> {

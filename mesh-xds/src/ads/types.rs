@@ -155,6 +155,15 @@ pub enum Update<R> {
         /// Field path and reason.
         reason: Arc<str>,
     },
+    /// A value came of which not even the name can be read. Which resource it was to replace is not known.
+    Nameless {
+        /// Which type.
+        kind: Kind,
+        /// The version of the response.
+        version: Arc<str>,
+        /// Its position, and the reason.
+        reason: Arc<str>,
+    },
     /// The control plane has an error instead of it. What was cached stays (gRFC A88).
     Failed {
         /// Which type.

@@ -150,6 +150,7 @@ impl Engine {
 
     pub(crate) fn handle_response(&mut self, server: ServerIx, now: Instant, response: Response<Accepted>) {
         self.heard = true;
+        self.reports.refused.forget_nameless(server, response.kind);
         self.federation.handle_response(server, now, response);
     }
 
@@ -196,13 +197,23 @@ impl Engine {
                         Some(reason) => {
                             // It was told to be accepted: whether it is could not be seen from itself.
                             self.federation.forget_value(server, kind, &name);
-                            self.refuse(server, kind, &name, &version, reason);
+                            self.refuse(server, kind, &name, &version, &reason);
                         }
                         None => self.accept(kind, &name, &version, value),
                     }
                 }
                 Update::Refused { kind, name, version, reason } => {
-                    self.refuse(server, kind, &name, &version, reason);
+                    self.refuse(server, kind, &name, &version, &reason);
+                }
+                Update::Nameless { kind, version, reason } => {
+                    tracing::warn!(%kind, version = &*version, reason = &*reason, "resource without a name refused");
+                    self.reports.refused.refuse_nameless(
+                        server,
+                        kind,
+                        &version,
+                        &reason,
+                        self.store.is_whole(kind),
+                    );
                 }
                 Update::Failed { kind, error: ResourceError { name, is_data_error, reason } } => {
                     tracing::warn!(%kind, name = &*name, reason = &*reason, "error instead of a resource");
@@ -258,14 +269,14 @@ impl Engine {
         self.change(kind, name, |store| store.put(name, resource))
     }
 
-    fn refuse(&mut self, server: ServerIx, kind: Kind, name: &Name, version: &Arc<str>, reason: Arc<str>) {
+    fn refuse(&mut self, server: ServerIx, kind: Kind, name: &Name, version: &Arc<str>, reason: &Arc<str>) {
         let on_data_error = self.federation.on_data_error(server);
         if on_data_error == OnDataError::Drop {
             self.federation.forget_value(server, kind, name);
         }
         self.fail(kind, name, ConfigProblem::Invalid(reason.clone()), on_data_error);
-        if self.list_refused(kind, name, version, &reason) {
-            tracing::warn!(%kind, name = &**name, version = &**version, reason = &*reason, "resource refused");
+        if self.list_refused(kind, name, version, reason) {
+            tracing::warn!(%kind, name = &**name, version = &**version, reason = &**reason, "resource refused");
         }
     }
 

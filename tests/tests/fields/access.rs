@@ -280,8 +280,9 @@ async fn overrides_of_unknown_types() {
             format!("@envoy.config.route.v3.RouteConfiguration, name: r, {}", hosts(change)),
         ]
     };
-    let places: [&dyn Fn(SocketAddr, &str) -> Vec<String>; 2] = [&inline, &named];
-    for resources in places {
+    for is_named in [false, true] {
+        let resources =
+            |at: SocketAddr, change: &str| if is_named { named(at, change) } else { inline(at, change) };
         for change in [format!("{{{unknown}}}"), wrapped(false)] {
             let at = ([127, 0, 0, 1], 1).into();
             let refused = crate::source(&resources(at, &change)).expect_err("it is refused").to_string();

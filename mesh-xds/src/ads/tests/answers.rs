@@ -71,6 +71,7 @@ fn a_nack_names_every_bad_resource_and_the_valid_ones_are_used() {
             [
                 refused(Kind::Cluster, "a", "1", "x.y: bad"),
                 changed(Kind::Cluster, "b", "1", "good"),
+                nameless(Kind::Cluster, "1", "resources[2]: not decodable"),
                 refused(Kind::Cluster, "c", "1", "z"),
             ]
         );

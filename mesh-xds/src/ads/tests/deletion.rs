@@ -70,7 +70,7 @@ fn nothing_is_deleted_by_a_response_with_a_resource_of_unknown_name() {
         script.respond(Kind::Cluster, "1", "n1", &[("a", Ok("v"))]);
         script.updates();
         script.respond(Kind::Cluster, "2", "n2", &[("", Err("not decodable"))]);
-        assert_eq!(script.updates(), []);
+        assert_eq!(script.updates(), [nameless(Kind::Cluster, "2", "resources[0]: not decodable")]);
     }
 }
 

@@ -135,7 +135,10 @@ impl Model {
             Update::Absent { kind, name } => {
                 prop_assert!(!self.cached.contains(&(kind, name.to_string())), "absent though cached");
             }
-            Update::Refused { .. } | Update::Failed { .. } | Update::Unreachable => {}
+            Update::Refused { .. }
+            | Update::Nameless { .. }
+            | Update::Failed { .. }
+            | Update::Unreachable => {}
         }
         Ok(())
     }

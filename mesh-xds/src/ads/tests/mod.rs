@@ -151,6 +151,10 @@ fn changed(kind: Kind, name: &str, version: &str, value: &'static str) -> Update
     Update::Changed { kind, name: name.into(), version: version.into(), value }
 }
 
+fn nameless(kind: Kind, version: &str, reason: &str) -> Update<&'static str> {
+    Update::Nameless { kind, version: version.into(), reason: reason.into() }
+}
+
 fn refused(kind: Kind, name: &str, version: &str, reason: &str) -> Update<&'static str> {
     Update::Refused { kind, name: name.into(), version: version.into(), reason: reason.into() }
 }

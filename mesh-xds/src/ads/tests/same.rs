@@ -165,7 +165,7 @@ impl Side {
                         self.known.remove(&key);
                     }
                 }
-                Update::Failed { .. } | Update::Unreachable => {}
+                Update::Nameless { .. } | Update::Failed { .. } | Update::Unreachable => {}
             }
         }
     }

@@ -137,6 +137,12 @@ impl World {
         self.tell(kind, resources, Vec::new());
     }
 
+    /// A resource of which not even the name can be read.
+    pub(super) fn respond_nameless(&mut self, kind: Kind, reason: &str) {
+        let received = Received { name: None, version: None, ttl: None, verdict: Err(reason.into()) };
+        self.tell(kind, vec![received], Vec::new());
+    }
+
     /// The control plane has an error instead of a resource.
     pub(super) fn respond_error(&mut self, kind: Kind, name: &str, is_data_error: bool) {
         let reason = if is_data_error { "NotFound: no" } else { "Unavailable: no" };

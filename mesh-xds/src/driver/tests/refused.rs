@@ -282,3 +282,23 @@ fn a_resource_that_did_not_come_is_missing_and_not_refused() {
     world.advance(ABSENT_AFTER);
     assert_eq!(refused(&world), [""; 0]);
 }
+
+/// Bytes that are no message have no name: that they were refused is told until the next response of that kind.
+#[test]
+fn what_has_no_name_is_listed_until_the_next_answer() {
+    let mut world = World::new();
+    let target = world.client("l");
+    world.routes(&["a"]);
+    world.respond(Kind::Cluster, vec![("a", cluster("a"))], &[]);
+    world.respond(Kind::Endpoints, vec![("eds-a", endpoints([1]))], &[]);
+    world.respond_nameless(Kind::Route, "cannot be decoded");
+    assert_eq!(
+        refused(&world),
+        ["route \"\" in version \"5\": resources[0]: cannot be decoded; its last good value serves"]
+    );
+    assert_eq!(summary(&ready(&target)), ["a: 1"]);
+    world.respond(Kind::Cluster, vec![("a", cluster("a"))], &[]);
+    assert_eq!(refused(&world).len(), 1, "another kind says nothing of it");
+    world.respond(Kind::Route, vec![("r", route("r", &["a"]))], &[]);
+    assert_eq!(refused(&world), [""; 0]);
+}

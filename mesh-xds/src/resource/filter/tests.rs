@@ -212,7 +212,7 @@ fn a_listener_judges_the_overrides_within_it() {
     let server_at = "filter_chains[0].filters[0].typed_config.route_config";
     let client_at = "api_listener.api_listener.route_config";
     let field = |at: &str, name: &str| format!("{at}.virtual_hosts[0].typed_per_filter_config[\"{name}\"]");
-    for change in [per_route.clone(), format!("{{{wrapper}, disabled: true}}"), format!("{{{wrapper}}}")] {
+    for change in [per_route, format!("{{{wrapper}, disabled: true}}"), format!("{{{wrapper}}}")] {
         let listed = |yaml: &str| unapplied(Kind::Listener, yaml);
         let with = |name: &str| manager_of(&on_host(name, &change), &format!("{rbac}, {ROUTER}"));
         assert_eq!(listed(&server_of(&with("f"))), [""; 0], "{change}");
