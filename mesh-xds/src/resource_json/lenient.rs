@@ -1,50 +1,55 @@
 //! What Envoy's loader takes beyond the JSON of protobuf: names of enumerations in any case, and with `-` for `_`; numbers
-//! of enumerations and booleans as texts. And, for an application, extensions that nobody here has heard of: they stay
-//! what they claim to be, without their fields, so that validation lists or refuses them where they stand, as it does
-//! with what comes over xDS.
+//! of enumerations and booleans as texts; one element where a list is expected. And, for an application, extensions that
+//! nobody here has heard of: they stay what they claim to be, without their fields, so that validation lists or refuses
+//! them where they stand, as it does with what comes over xDS.
 //!
-//! A text that reads as it is never comes here. Of one that does not, the tree is corrected by the descriptors and read
-//! again. The tree has no positions: what is wrong beside something that was corrected is told without one.
+//! Of a text that reads as it is nothing here is used but what fields are given in both spellings. Of one that does not, the
+//! tree is corrected by the descriptors and read resource by resource: what is wrong with one is told beside what is wrong
+//! with another.
 
 use std::collections::BTreeSet;
 
 use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use prost_types::{DescriptorProto, FileDescriptorProto};
-use serde::de::{Deserialize, DeserializeSeed, Deserializer};
 use serde_json::{Map, Number, Value};
 
-use super::shape::{ANY, Content, In, STATIC_RESOURCES, Shape};
-use super::{Format, InvalidText, Reader, message, pool, read, without_position};
+use super::faults::{Fault, faults, message_of_value};
+use super::locate::scalar;
+use super::shape::{ANY, STATIC_RESOURCES, STATIC_SECTIONS, Shape};
+use super::tree::{push_index, push_key};
+use super::{EncodedResource, Format, InvalidText, LOCATED, Problem, Reader, message, pool};
 
-/// Reads any tree.
-struct Tree;
-
-/// Corrects a tree.
-struct Corrector {
-    reader: Reader,
-    /// Full names of extensions that the descriptors do not have.
-    unknown: BTreeSet<String>,
+/// The resources of a tree.
+#[derive(Debug)]
+pub(super) struct Items<'a> {
+    items: Vec<Item>,
+    corrector: Corrector<'a>,
 }
 
-/// The content of a text that `strict` refuses.
-pub(super) fn content(
-    text: &str,
-    format: Format,
-    shape: Shape,
+/// A resource of a tree.
+#[derive(Debug)]
+struct Item {
+    place: String,
+    of: MessageDescriptor,
+    value: Value,
+    /// What is wrong with it in whatever form it is read.
+    faults: Vec<Fault>,
+}
+
+/// Corrects a tree.
+#[derive(Debug)]
+struct Corrector<'a> {
     reader: Reader,
-    strict: InvalidText,
-) -> Result<Content, InvalidText> {
-    let Ok(tree) = read(text, format, Tree) else { return Err(strict) };
-    let mut corrected = tree.clone();
-    let mut corrector = Corrector { reader, unknown: BTreeSet::new() };
-    corrector.correct(&mut corrected, shape)?;
-    let Some(pool) = with_unknown(&corrector.unknown) else { return Err(strict) };
-    if corrected == tree && corrector.unknown.is_empty() {
-        return Err(strict);
-    }
-    let without =
-        |e: serde_json::Error| InvalidText { position: None, problem: without_position(&e.to_string()) };
-    In { shape, pool: &pool }.deserialize(corrected).map_err(without)
+    /// A text whose numbers and booleans are texts as well, where a field takes text.
+    yaml: Option<&'a str>,
+    /// How many more are looked for in it, each anew.
+    looks: usize,
+    /// Whether anything is not as it was.
+    changed: bool,
+    /// Full names of extensions that the descriptors do not have.
+    unknown: BTreeSet<String>,
+    path: String,
+    found: Vec<Fault>,
 }
 
 /// The descriptors, and one without fields for each name. None where a name is no name, or means something else.
@@ -69,48 +74,157 @@ fn with_unknown(names: &BTreeSet<String>) -> Option<DescriptorPool> {
     Some(pool)
 }
 
-// === impl Corrector ===
+// === impl Items ===
 
-impl Corrector {
-    fn correct(&mut self, tree: &mut Value, shape: Shape) -> Result<(), InvalidText> {
+impl<'a> Items<'a> {
+    /// The resources of a tree, corrected.
+    pub(super) fn of(
+        tree: Value,
+        (text, format): (&'a str, Format),
+        shape: Shape,
+        reader: Reader,
+    ) -> Result<Self, InvalidText> {
+        let corrector = Corrector {
+            reader,
+            yaml: (format == Format::Yaml).then_some(text),
+            looks: LOCATED,
+            changed: false,
+            unknown: BTreeSet::new(),
+            path: String::new(),
+            found: Vec::new(),
+        };
+        let mut items = Self { items: Vec::new(), corrector };
         let any = message(ANY)?;
         match (shape, tree) {
-            (Shape::One, one) => self.within(one, &any),
-            (Shape::List, list) => self.each(list, &any),
+            (Shape::One, one) => items.add(String::new(), &any, one),
+            (Shape::List, list) => items.add_each("", &any, list),
             (Shape::Sections, Value::Object(sections)) => {
-                if let Some(list) = sections.get_mut("resources") {
-                    self.each(list, &any);
-                }
-                if let Some(resources) = sections.get_mut("static_resources") {
-                    self.within(resources, &message(STATIC_RESOURCES)?);
+                for (key, section) in sections {
+                    if key == "resources" {
+                        items.add_each("resources", &any, section);
+                    } else if STATIC_SECTIONS.contains(&key.as_str()) {
+                        items.add_static(&key, section)?;
+                    }
                 }
             }
             (Shape::Sections, _) => {}
         }
+        Ok(items)
+    }
+
+    fn add_static(&mut self, place: &str, resources: Value) -> Result<(), InvalidText> {
+        let of = message(STATIC_RESOURCES)?;
+        let Value::Object(lists) = resources else {
+            self.corrector.changed = true;
+            if !resources.is_null() {
+                self.add(place.to_owned(), &of, resources);
+            }
+            return Ok(());
+        };
+        for (key, list) in lists {
+            let field = of.get_field_by_name(&key).or_else(|| of.get_field_by_json_name(&key));
+            let mut place = place.to_owned();
+            push_key(&mut place, &key);
+            match field.map(|field| (field.name() == "secrets", field.kind())) {
+                Some((false, Kind::Message(inner))) => self.add_each(&place, &inner, list),
+                Some((true, _)) if matches!(&list, Value::Null) || list == Value::Array(Vec::new()) => {}
+                Some(_) => self.add_fault(place, &of, list, Problem::UnsupportedList),
+                None => {
+                    let problem = Problem::NoSuchField(of.full_name().to_owned());
+                    self.add_fault(place, &of, list, problem);
+                }
+            }
+        }
         Ok(())
     }
 
-    fn each(&mut self, list: &mut Value, of: &MessageDescriptor) {
-        for item in list.as_array_mut().into_iter().flatten() {
-            self.within(item, of);
+    fn add_each(&mut self, place: &str, of: &MessageDescriptor, list: Value) {
+        let list = match list {
+            Value::Array(list) => list,
+            Value::Null => {
+                self.corrector.changed = true;
+                return;
+            }
+            one => {
+                self.corrector.changed = true;
+                vec![one]
+            }
+        };
+        for (i, item) in list.into_iter().enumerate() {
+            self.add(format!("{place}[{i}]"), of, item);
         }
     }
 
+    fn add(&mut self, place: String, of: &MessageDescriptor, mut value: Value) {
+        self.corrector.path.clone_from(&place);
+        self.corrector.within(&mut value, of);
+        let faults = std::mem::take(&mut self.corrector.found);
+        self.items.push(Item { place, of: of.clone(), value, faults });
+    }
+
+    fn add_fault(&mut self, place: String, of: &MessageDescriptor, value: Value, problem: Problem) {
+        let faults = vec![Fault { path: place.clone(), problem }];
+        self.items.push(Item { place, of: of.clone(), value, faults });
+    }
+
+    /// Whether something is wrong with it however it is read.
+    pub(super) fn have_faults(&self) -> bool {
+        self.items.iter().any(|item| !item.faults.is_empty())
+    }
+
+    /// The resources of a text that `strict` refuses, and what is wrong with those that do not read.
+    pub(super) fn resources(
+        self,
+        strict: Option<InvalidText>,
+    ) -> Result<(Vec<EncodedResource>, Vec<Fault>), InvalidText> {
+        let Self { items, corrector } = self;
+        let names_are_sound = with_unknown(&corrector.unknown);
+        let pool = names_are_sound.as_ref().unwrap_or_else(|| pool());
+        let (mut resources, mut found) = (Vec::new(), Vec::new());
+        for Item { place, of, value, faults: mut wrong } in items {
+            let of = pool.get_message_by_name(of.full_name()).unwrap_or(of);
+            match message_of_value(&value, &of) {
+                _ if !wrong.is_empty() => found.append(&mut wrong),
+                Ok(any) if of.full_name() == ANY => resources.push(EncodedResource::of_any(place, &any)?),
+                Ok(message) => resources.push(EncodedResource::of_message(place, &message)),
+                Err(_) => found.append(&mut faults(&value, &of, pool, place)),
+            }
+        }
+        match strict {
+            Some(strict) if found.is_empty() && !corrector.changed => Err(strict),
+            _ => Ok((resources, found)),
+        }
+    }
+}
+
+// === impl Corrector ===
+
+impl Corrector<'_> {
     /// Corrects what is within a message.
     fn within(&mut self, value: &mut Value, of: &MessageDescriptor) {
         match of.full_name() {
             ANY => self.within_any(value),
             // What stands for itself in JSON.
-            "google.protobuf.BoolValue" => scalar(value, &Kind::Bool),
+            "google.protobuf.BoolValue" => self.scalar(value, &Kind::Bool),
             "google.protobuf.Struct" | "google.protobuf.Value" | "google.protobuf.ListValue" => {}
-            _ => {
-                for (key, value) in value.as_object_mut().into_iter().flatten() {
-                    let field = of.get_field_by_name(key).or_else(|| of.get_field_by_json_name(key));
-                    if let Some(field) = field {
-                        self.of_field(value, &field);
-                    }
-                }
+            _ => self.fields(value, of),
+        }
+    }
+
+    fn fields(&mut self, value: &mut Value, of: &MessageDescriptor) {
+        let mut seen = BTreeSet::new();
+        for (key, value) in value.as_object_mut().into_iter().flatten() {
+            let field = of.get_field_by_name(key).or_else(|| of.get_field_by_json_name(key));
+            let Some(field) = field else { continue };
+            let length = self.path.len();
+            push_key(&mut self.path, key);
+            if seen.insert(field.number()) {
+                self.of_field(value, &field);
+            } else {
+                let problem = Problem::Twice(field.name().to_owned());
+                self.found.push(Fault { path: self.path.clone(), problem });
             }
+            self.path.truncate(length);
         }
     }
 
@@ -121,6 +235,7 @@ impl Corrector {
             Some(inner) => self.within(value, &inner),
             None if self.reader == Reader::Application => {
                 self.unknown.insert(name.to_owned());
+                self.changed = true;
                 *value = Value::Object(Map::from_iter([("@type".to_owned(), Value::String(url.clone()))]));
             }
             // What is served is passed on whole or not at all.
@@ -129,32 +244,52 @@ impl Corrector {
     }
 
     fn of_field(&mut self, value: &mut Value, field: &FieldDescriptor) {
-        let mut one = |value: &mut Value, kind: &Kind| match kind {
-            Kind::Message(inner) => self.within(value, inner),
-            kind => scalar(value, kind),
-        };
+        if field.is_list() && !value.is_array() && !value.is_null() {
+            self.changed = true;
+            *value = Value::Array(vec![value.take()]);
+        }
+        let length = self.path.len();
         match (value, field.kind()) {
             (Value::Object(entries), Kind::Message(entry)) if field.is_map() => {
                 let kind = entry.map_entry_value_field().kind();
-                entries.values_mut().for_each(|value| one(value, &kind));
+                for (key, value) in entries {
+                    self.path.push_str(&format!("[\"{key}\"]"));
+                    self.one(value, &kind);
+                    self.path.truncate(length);
+                }
             }
             (Value::Array(items), kind) if field.is_list() => {
-                items.iter_mut().for_each(|item| one(item, &kind));
+                for (i, item) in items.iter_mut().enumerate() {
+                    push_index(&mut self.path, i);
+                    self.one(item, &kind);
+                    self.path.truncate(length);
+                }
             }
-            (value, kind) => one(value, &kind),
+            (value, kind) => self.one(value, &kind),
         }
     }
-}
 
-fn scalar(value: &mut Value, kind: &Kind) {
-    let Some(text) = value.as_str() else { return };
-    let read = match kind {
-        Kind::Enum(names) => enumerated(text, names),
-        Kind::Bool => text.parse::<bool>().ok().map(Value::Bool),
-        _ => None,
-    };
-    if let Some(read) = read {
-        *value = read;
+    fn one(&mut self, value: &mut Value, kind: &Kind) {
+        match kind {
+            Kind::Message(inner) => self.within(value, inner),
+            kind => self.scalar(value, kind),
+        }
+    }
+
+    fn scalar(&mut self, value: &mut Value, kind: &Kind) {
+        let read = match (kind, &*value) {
+            (Kind::Enum(names), Value::String(text)) => enumerated(text, names),
+            (Kind::Bool, Value::String(text)) => text.parse::<bool>().ok().map(Value::Bool),
+            (Kind::String, Value::Number(_) | Value::Bool(_)) if self.looks > 0 => {
+                self.looks -= 1;
+                self.yaml.and_then(|text| scalar(text, &self.path)).map(Value::String)
+            }
+            _ => None,
+        };
+        if let Some(read) = read {
+            self.changed |= *value != read;
+            *value = read;
+        }
     }
 }
 
@@ -164,14 +299,4 @@ fn enumerated(text: &str, names: &EnumDescriptor) -> Option<Value> {
     }
     let name = text.replace('-', "_").to_ascii_uppercase();
     names.get_value_by_name(&name).map(|value| Value::String(value.name().to_owned()))
-}
-
-// === impl Tree ===
-
-impl<'de> DeserializeSeed<'de> for Tree {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        Value::deserialize(deserializer)
-    }
 }

@@ -14,11 +14,28 @@ use super::{Format, Position, read};
 
 /// The deepest place of a path, such as `resources[2].virtual_hosts[0].name`, that the text has.
 pub(crate) fn locate(text: &str, path: &str) -> Option<Position> {
-    let found = Cell::new(None);
+    walk(text, path, Found::default()).position.get()
+}
+
+/// The scalar at a path as it is written in the text: what a field that takes text makes of `0x50`.
+pub(super) fn scalar(text: &str, path: &str) -> Option<String> {
+    walk(text, path, Found { is_scalar: true, ..Found::default() }).scalar.take()
+}
+
+fn walk(text: &str, path: &str, found: Found) -> Found {
     let steps = steps(path);
     // Whatever stops the reading, what was found before holds.
     drop(read(text, Format::Yaml, Walk { steps: &steps, found: &found }));
-    found.get()
+    found
+}
+
+/// What is at the end of a path.
+#[derive(Default)]
+struct Found {
+    position: Cell<Option<Position>>,
+    /// Whether the scalar is wanted.
+    is_scalar: bool,
+    scalar: Cell<Option<String>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +48,7 @@ enum Step {
 #[derive(Clone, Copy)]
 struct Walk<'a> {
     steps: &'a [Step],
-    found: &'a Cell<Option<Position>>,
+    found: &'a Found,
 }
 
 fn steps(path: &str) -> Vec<Step> {
@@ -70,7 +87,7 @@ impl Walk<'_> {
     fn note<T>(&self, at: &Spanned<T>) {
         let at = at.referenced;
         if at.line() > 0 {
-            self.found.set(Some(Position { line: at.line(), column: at.column() }));
+            self.found.position.set(Some(Position { line: at.line(), column: at.column() }));
         }
     }
 }
@@ -91,7 +108,11 @@ impl<'de> Visitor<'de> for Walk<'_> {
         f.write_str("anything")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        // One element may stand where a list is expected.
+        if let Some((Step::Index(0), rest)) = self.steps.split_first() {
+            self.steps = rest;
+        }
         let mut first = true;
         while let Some(key) = map.next_key::<Spanned<String>>()? {
             // The first key is where the mapping begins.
@@ -101,7 +122,9 @@ impl<'de> Visitor<'de> for Walk<'_> {
             match self.steps.split_first() {
                 Some((Step::Field(field), rest)) if is_same(&key.value, field) => {
                     self.note(&key);
-                    if !rest.is_empty() {
+                    if rest.is_empty() && self.found.is_scalar {
+                        self.found.scalar.set(map.next_value::<String>().ok());
+                    } else if !rest.is_empty() {
                         map.next_value_seed(Walk { steps: rest, ..self })?;
                     }
                     return Err(A::Error::custom("found"));
@@ -124,7 +147,9 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 return Ok(());
             }
         }
-        if rest.is_empty() {
+        if rest.is_empty() && self.found.is_scalar {
+            self.found.scalar.set(seq.next_element::<String>().ok().flatten());
+        } else if rest.is_empty() {
             if let Some(element) = seq.next_element::<Spanned<IgnoredAny>>()? {
                 self.note(&element);
             }

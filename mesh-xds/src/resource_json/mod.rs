@@ -9,11 +9,14 @@
 //!   `dynamic_resources` refused by both
 //!
 //! Names of fields and extensions are looked up in the descriptors of the Envoy API: an unknown field is an error with
-//! its line and column (of the mapping that holds it, in YAML). JSON and YAML give the same bytes.
+//! its path, line and column, and so is a field that is given twice, be it in both spellings of protobuf's JSON. JSON and
+//! YAML give the same bytes.
 
+mod faults;
 mod lenient;
 mod locate;
 mod shape;
+mod tree;
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -22,6 +25,8 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, Value};
 use serde::de::DeserializeSeed;
 
+use self::faults::Fault;
+use self::lenient::Items;
 pub(crate) use self::locate::locate;
 use self::shape::{In, Shape};
 
@@ -53,16 +58,18 @@ pub struct EncodedResource {
     pub value: Vec<u8>,
 }
 
-/// A text that holds no resources.
+/// A text that holds no resources, or what is wrong with one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidText {
     /// Where the problem is, counted from 1, where that is known.
     pub position: Option<Position>,
+    /// Path of the field: `static_resources.clusters[0].connect_timeout`; empty where it is the whole text.
+    pub path: Arc<str>,
     problem: Problem,
 }
 
 /// A place in a text, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Line.
     pub line: u64,
@@ -82,8 +89,26 @@ enum Problem {
     NoResources,
     #[error("{0:?} has no meaning here; resources stand under static_resources or resources")]
     UnknownSection(String),
-    #[error("static_resources.{0} is not supported")]
-    UnsupportedList(&'static str),
+    #[error("is not supported")]
+    UnsupportedList,
+    #[error("{0:?} is given twice")]
+    Twice(String),
+    #[error("there is no such field in {0}")]
+    NoSuchField(String),
+    #[error("has no @type that says what it is")]
+    NoType,
+    #[error("extension {0:?} is not known")]
+    UnknownType(String),
+    #[error("is not a duration, such as \"0.25s\"")]
+    Duration,
+    #[error("is out of range")]
+    Range,
+    #[error("there is more than one document")]
+    Documents,
+    #[error("repeats more by anchors than is read")]
+    TooMuch,
+    #[error("an anchor holds itself")]
+    Recursive,
     #[error(
         "{0:?} is not supported: a file is all that there is; what names a control plane is the bootstrap"
     )]
@@ -104,9 +129,14 @@ enum Reader {
 pub(crate) struct ApplicationText {
     /// What it holds.
     pub(crate) resources: Vec<EncodedResource>,
+    /// What is wrong with its other resources.
+    pub(crate) invalid: Vec<InvalidText>,
     /// Sections of Envoy's file that have no effect here.
     pub(crate) without_effect: Vec<String>,
 }
+
+/// How many problems of a text have a position: each is looked for anew.
+pub(crate) const LOCATED: usize = 64;
 
 // === impl Format ===
 
@@ -125,10 +155,14 @@ impl Format {
 
 impl fmt::Display for InvalidText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.position {
-            Some(Position { line, column }) => write!(f, "line {line}, column {column}: {}", self.problem),
-            None => self.problem.fmt(f),
+        let Self { position, path, problem } = self;
+        if let Some(Position { line, column }) = position {
+            write!(f, "line {line}, column {column}: ")?;
         }
+        if !path.is_empty() {
+            write!(f, "{path}: ")?;
+        }
+        problem.fmt(f)
     }
 }
 
@@ -136,7 +170,7 @@ impl std::error::Error for InvalidText {}
 
 impl From<Problem> for InvalidText {
     fn from(problem: Problem) -> Self {
-        Self { position: None, problem }
+        Self { position: None, path: Arc::default(), problem }
     }
 }
 
@@ -146,7 +180,9 @@ impl From<Problem> for InvalidText {
 /// When the text is too large, does not parse, names a field or a type that the Envoy API does not have, or holds
 /// something else than resources.
 pub fn parse(text: &str, format: Format) -> Result<Vec<EncodedResource>, InvalidText> {
-    parse_for(Reader::ControlPlane, text, format).map(|text| text.resources)
+    let ApplicationText { resources, invalid, without_effect: _ } =
+        parse_for(Reader::ControlPlane, text, format)?;
+    invalid.into_iter().next().map_or(Ok(resources), Err)
 }
 
 /// Reads the resources of a text for use in this process: further sections of Envoy's file are listed, and an extension
@@ -159,10 +195,26 @@ fn parse_for(reader: Reader, text: &str, format: Format) -> Result<ApplicationTe
     if text.len() > MAX_TEXT_BYTES {
         return Err(Problem::TooLarge(text.len()).into());
     }
-    let (shape, without_effect) = Shape::of(text, format, reader)?;
-    let content = read(text, format, In { shape, pool: pool() })
-        .or_else(|strict| lenient::content(text, format, shape, reader, strict))?;
-    Ok(ApplicationText { resources: content.resources()?, without_effect })
+    let tree = tree::tree(text, format)?;
+    let (shape, without_effect) = Shape::of(&tree, text, reader)?;
+    let items = Items::of(tree, (text, format), shape, reader)?;
+    let strict = if items.have_faults() {
+        None
+    } else {
+        let content = read(text, format, In { shape, pool: pool() });
+        match content.and_then(shape::Content::resources) {
+            Ok(resources) => return Ok(ApplicationText { resources, invalid: Vec::new(), without_effect }),
+            Err(strict) => Some(strict),
+        }
+    };
+    let (resources, faults) = items.resources(strict)?;
+    let located = faults.into_iter().enumerate().map(|(i, Fault { path, problem })| {
+        let position = if i < LOCATED { locate(text, &path) } else { None };
+        InvalidText { position, path: path.into(), problem }
+    });
+    let mut invalid = located.collect::<Vec<_>>();
+    invalid.sort_by_key(|invalid| (invalid.position.is_none(), invalid.position));
+    Ok(ApplicationText { resources, invalid, without_effect })
 }
 
 /// The descriptors of the whole Envoy API. Built once, when the first text is read (about 20 ms and 10 MiB).
@@ -237,19 +289,42 @@ fn depth(text: &str) -> usize {
 fn of_json(error: &serde_json::Error) -> InvalidText {
     let (line, column) = (error.line() as u64, error.column() as u64);
     let position = (line > 0).then_some(Position { line, column });
-    InvalidText { position, problem: without_position(&error.to_string()) }
+    InvalidText { position, ..without_position(&error.to_string()).into() }
 }
 
 fn of_yaml(error: &serde_saphyr::Error) -> InvalidText {
     let place = error.location().map(|at| Position { line: at.line(), column: at.column() });
-    let problem = without_position(&error.without_snippet().to_string());
-    InvalidText { position: place.filter(|at| at.line > 0), problem }
+    InvalidText {
+        position: place.filter(|at| at.line > 0),
+        ..problem_of_yaml(error.without_snippet()).into()
+    }
+}
+
+/// The texts of the parser are for those who call it, not for those who write what it reads.
+fn problem_of_yaml(error: &serde_saphyr::Error) -> Problem {
+    use serde_saphyr::Error;
+    match error {
+        Error::AliasError { error, .. } => problem_of_yaml(error.without_snippet()),
+        Error::DuplicateMappingKey { key: Some(key), .. } => Problem::Twice(key.clone()),
+        Error::MultipleDocuments { .. } => Problem::Documents,
+        Error::Budget { breach: serde_saphyr::budget::BudgetBreach::Depth { .. }, .. } => Problem::TooDeep,
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => Problem::TooMuch,
+        Error::RecursiveReferencesRequireWeakTypes { .. } => Problem::Recursive,
+        other => without_position(&other.to_string()),
+    }
 }
 
 /// The position is kept apart, so it does not have to stand in the text as well.
 fn without_position(text: &str) -> Problem {
     let end = text.rfind(" at line ").unwrap_or(text.len());
-    Problem::Parse(text.get(..end).unwrap_or_default().to_owned())
+    match text.get(..end).unwrap_or_default() {
+        // As the standard library says it of a conversion.
+        "out of range integral type conversion attempted" => Problem::Range,
+        text => Problem::Parse(text.to_owned()),
+    }
 }
 
 // === impl EncodedResource ===

@@ -4,11 +4,16 @@ use std::fmt;
 
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, Value};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value as Tree;
 
-use super::{EncodedResource, Format, InvalidText, Problem, Reader, locate, message, message_of, read};
+use super::tree::push_key;
+use super::{EncodedResource, InvalidText, Problem, Reader, locate, message, message_of};
 
 pub(super) const ANY: &str = "google.protobuf.Any";
 pub(super) const STATIC_RESOURCES: &str = "envoy.config.bootstrap.v3.Bootstrap.StaticResources";
+
+/// The section that holds Envoy's own resources, in both spellings of protobuf's JSON.
+pub(super) const STATIC_SECTIONS: [&str; 2] = ["static_resources", "staticResources"];
 
 /// Envoy's whole configuration file.
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
@@ -39,9 +44,6 @@ pub(super) struct Content {
     sections: Option<DynamicMessage>,
 }
 
-/// Reads the outermost keys alone.
-struct Keys;
-
 /// Reads a text of a shape, by the descriptors of a pool.
 #[derive(Clone, Copy)]
 pub(super) struct In<'a> {
@@ -62,28 +64,47 @@ struct OneOf<'a>(&'static str, &'a DescriptorPool);
 
 impl Shape {
     /// The shape of a text, and the sections of it that have no effect on its reader.
-    pub(super) fn of(text: &str, format: Format, reader: Reader) -> Result<(Self, Vec<String>), InvalidText> {
+    pub(super) fn of(tree: &Tree, text: &str, reader: Reader) -> Result<(Self, Vec<String>), InvalidText> {
         let mut without_effect = Vec::new();
-        let Some(keys) = read(text, format, Keys)? else { return Ok((Self::List, without_effect)) };
-        if keys.iter().any(|key| key == "@type") {
-            return Ok((Self::One, without_effect));
-        }
-        let known = |key: &str| key == "resources" || key == "static_resources";
+        let sections = match tree {
+            Tree::Array(_) => return Ok((Self::List, without_effect)),
+            Tree::Object(fields) if fields.contains_key("@type") => return Ok((Self::One, without_effect)),
+            Tree::Object(sections) => sections,
+            _ => return Err(Problem::NoResources.into()),
+        };
+        let refused = |key: &str, problem| {
+            let mut path = String::new();
+            push_key(&mut path, key);
+            Err(InvalidText { position: locate(text, &path), path: Default::default(), problem })
+        };
+        let known = |key: &str| key == "resources" || STATIC_SECTIONS.contains(&key);
         let bootstrap = message(BOOTSTRAP)?;
-        for key in keys.iter().filter(|key| !known(key) && !SKIPPED.contains(&key.as_str())) {
+        for key in sections.keys().filter(|key| !known(key) && !SKIPPED.contains(&key.as_str())) {
             let field = bootstrap.get_field_by_name(key).or_else(|| bootstrap.get_field_by_json_name(key));
-            let refused = |problem| Err(InvalidText { position: locate(text, key), problem });
             match (reader, field) {
-                (_, Some(field)) if field.name() == DYNAMIC => return refused(Problem::Elsewhere(DYNAMIC)),
+                (_, Some(field)) if field.name() == DYNAMIC => {
+                    return refused(key, Problem::Elsewhere(DYNAMIC));
+                }
                 (Reader::Application, Some(field)) => without_effect.push(field.name().to_owned()),
                 (Reader::ControlPlane, _) | (_, None) => {
-                    return refused(Problem::UnknownSection(key.clone()));
+                    return refused(key, Problem::UnknownSection(key.clone()));
                 }
             }
         }
-        let has_resources = keys.iter().any(|key| known(key));
+        if let [section, other] = STATIC_SECTIONS
+            && sections.contains_key(section)
+            && sections.contains_key(other)
+        {
+            return refused(other, Problem::Twice(section.to_owned()));
+        }
+        let has_resources = sections.keys().any(|key| known(key));
         if has_resources { Ok((Self::Sections, without_effect)) } else { Err(Problem::NoResources.into()) }
     }
+}
+
+/// How messages are read: what they do not have is an error.
+pub(super) fn strict() -> DeserializeOptions {
+    DeserializeOptions::new().deny_unknown_fields(true)
 }
 
 // === impl In ===
@@ -121,7 +142,7 @@ impl Content {
         }
         if let Some(sections) = sections {
             if sections.has_field_by_name("secrets") {
-                return Err(Problem::UnsupportedList("secrets").into());
+                return Err(Problem::UnsupportedList.into());
             }
             for list in ["listeners", "clusters"] {
                 let field = sections.get_field_by_name(list);
@@ -133,38 +154,6 @@ impl Content {
             }
         }
         Ok(found)
-    }
-}
-
-// === impl Keys ===
-
-impl<'de> DeserializeSeed<'de> for Keys {
-    type Value = Option<Vec<String>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-/// The keys of a mapping; none for a list.
-impl<'de> Visitor<'de> for Keys {
-    type Value = Option<Vec<String>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a resource, a list of resources, or a mapping with resources or static_resources")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut keys = Vec::new();
-        while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
-            keys.push(key);
-        }
-        Ok(Some(keys))
     }
 }
 
@@ -182,7 +171,7 @@ impl<'de> Visitor<'de> for Sections<'_> {
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
                 "resources" => content.list = map.next_value_seed(Anys(self.0))?,
-                "static_resources" => {
+                key if STATIC_SECTIONS.contains(&key) => {
                     content.sections = Some(map.next_value_seed(OneOf(STATIC_RESOURCES, self.0))?);
                 }
                 _ => {
@@ -227,7 +216,6 @@ impl<'de> DeserializeSeed<'de> for OneOf<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         let descriptor = message_of(self.1, self.0).map_err(D::Error::custom)?;
-        let options = DeserializeOptions::new().deny_unknown_fields(true);
-        DynamicMessage::deserialize_with_options(descriptor, deserializer, &options)
+        DynamicMessage::deserialize_with_options(descriptor, deserializer, &strict())
     }
 }

@@ -139,9 +139,13 @@ api_listener:
 fn what_is_wrong_is_told_with_its_line_and_column() {
     let unknown = YAML.replace("lb_policy", "lb_polcy");
     let text = refused(&unknown, Format::Yaml);
-    assert_eq!(text, "line 5, column 5: unrecognized field name 'lb_polcy'");
+    assert_eq!(
+        text,
+        "line 8, column 5: static_resources.clusters[0].lb_polcy: there is no such field in envoy.config.cluster.v3.Cluster"
+    );
     let text = refused("{\"resources\": [\n{\"@type\": \"a/b.C\"}]}", Format::Json);
-    assert!(text.starts_with("line 2, column ") && text.contains("'b.C' not found"), "{text}");
+    assert!(text.starts_with("line 2, column "), "{text}");
+    assert!(text.ends_with(": resources[0]: extension \"a/b.C\" is not known"), "{text}");
     let text = refused("resources: [", Format::Yaml);
     assert!(text.starts_with("line 1, column "), "{text}");
     assert!(refused("{", Format::Json).starts_with("line 1, column "));
@@ -155,10 +159,15 @@ fn a_text_that_holds_something_else_is_refused() {
         refused("layered_runtime: {}", Format::Yaml).contains(r#""layered_runtime" has no meaning here"#)
     );
     assert!(refused("admin: {}", Format::Yaml).contains("neither resources nor static_resources"));
-    assert!(refused("7", Format::Yaml).contains("a resource, a list of resources"));
-    assert!(
-        refused("static_resources: {secrets: [{name: a}]}", Format::Yaml)
-            .contains("secrets is not supported")
+    for nothing in ["7", "", "# nothing\n\n", "~"] {
+        assert!(
+            refused(nothing, Format::Yaml).contains("neither resources nor static_resources"),
+            "{nothing}"
+        );
+    }
+    assert_eq!(
+        refused("static_resources: {secrets: [{name: a}]}", Format::Yaml),
+        "line 1, column 20: static_resources.secrets: is not supported"
     );
     let long = " ".repeat(MAX_TEXT_BYTES + 1);
     assert!(refused(&long, Format::Yaml).contains("more than the limit"));
@@ -180,4 +189,160 @@ fn the_format_of_a_file_is_told_by_its_name() {
         (of("a.json"), of("a.JSON"), of("a.yaml"), of("a")),
         (Format::Json, Format::Json, Format::Yaml, Format::Yaml)
     );
+}
+
+/// What an application is told of a text, without lines and columns; each has one.
+fn problems(text: &str) -> Vec<String> {
+    let invalid = parse_own(text, Format::Yaml).unwrap_or_else(|e| panic!("{e}: {text}")).invalid;
+    let told = |invalid: &InvalidText| {
+        assert!(invalid.position.is_some(), "{invalid}");
+        InvalidText { position: None, ..invalid.clone() }.to_string()
+    };
+    invalid.iter().map(told).collect()
+}
+
+#[test]
+fn a_field_that_is_given_twice_is_refused_in_whatever_spelling() {
+    let json = |text: &str| {
+        let told = refused(text, Format::Json);
+        told.split_once(": ").map(|(_, told)| told.to_owned()).unwrap_or(told)
+    };
+    let cluster = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+    for (text, told) in [
+        (r#"{"static_resources": {}, "static_resources": {}}"#, r#""static_resources" is given twice"#),
+        (r#"{"static_resources": {}, "staticResources": {}}"#, r#""static_resources" is given twice"#),
+        (
+            r#"{"static_resources": {"clusters": [{"name": "a", "name": "b"}]}}"#,
+            r#"static_resources.clusters[0]: "name" is given twice"#,
+        ),
+        (
+            r#"{"static_resources": {"clusters": [{"name": "a", "lbPolicy": "RANDOM", "lb_policy": "MAGLEV"}]}}"#,
+            r#"static_resources.clusters[0].lb_policy: "lb_policy" is given twice"#,
+        ),
+        (
+            &format!(
+                r#"{{"resources": [{{"@type": "{cluster}", "lbPolicy": null, "lb_policy": "MAGLEV"}}]}}"#
+            ),
+            r#"resources[0].lb_policy: "lb_policy" is given twice"#,
+        ),
+    ] {
+        assert_eq!(json(text), told, "{text}");
+    }
+    let twice = "static_resources:\n  clusters:\n  - name: a\n    name: b\n";
+    let told = "line 4, column 5: static_resources.clusters[0]: \"name\" is given twice";
+    assert_eq!(refused(twice, Format::Yaml), told);
+    // Keys of maps are no names of fields.
+    let keys = "static_resources: {clusters: [{name: a, metadata: {filter_metadata: {a_b: {c_d: 1, cD: 2}, aB: {}}}}]}";
+    let found = parse(keys, Format::Yaml).unwrap();
+    let metadata = Cluster::decode(found[0].value.as_slice()).unwrap().metadata.unwrap().filter_metadata;
+    assert_eq!((metadata.len(), metadata["a_b"].fields.len()), (2, 2));
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_by_its_path_and_the_rest_is_read() {
+    let text = r#"
+static_resources:
+  clusters:
+  - name: a
+    conect_timeout: 1s
+    lb_policy: RINGHASH
+    circuit_breakers: {thresholds: [{}, {max_requests: -1, priority: [high]}]}
+  - name: b
+    connect_timeout: 1x
+    typed_extension_protocol_options: {a.b: {'@type': type.googleapis.com/envoy.config.cluster.v3.Filter, named: x}}
+  - {name: c, lb_policy: least_request}
+  - name: d
+    transport_socket: {name: tls, typed_config: {sni: x}}
+    load_assignment: {endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: a}, socket_address: {}}}}]}]}
+  listenrs: []
+"#;
+    let at = |path: &str| format!("static_resources.{path}");
+    let of = |message: &str| format!("there is no such field in envoy.config.{message}");
+    assert_eq!(
+        problems(text),
+        [
+            at(&format!("clusters[0].conect_timeout: {}", of("cluster.v3.Cluster"))),
+            at("clusters[0].lb_policy: unrecognized enum value 'RINGHASH'"),
+            at("clusters[0].circuit_breakers.thresholds[1].max_requests: is out of range"),
+            at(
+                "clusters[0].circuit_breakers.thresholds[1].priority: invalid type: sequence, expected a string or integer"
+            ),
+            at("clusters[1].connect_timeout: is not a duration, such as \"0.25s\""),
+            at(&format!(
+                "clusters[1].typed_extension_protocol_options[\"a.b\"].named: {}",
+                of("cluster.v3.Filter")
+            )),
+            at("clusters[3].transport_socket.typed_config: has no @type that says what it is"),
+            at(
+                "clusters[3].load_assignment.endpoints[0].lb_endpoints[0].endpoint.address: multiple fields provided for oneof 'address'"
+            ),
+            at(&format!("listenrs: {}", of("bootstrap.v3.Bootstrap.StaticResources"))),
+        ]
+    );
+    let read = parse_own(text, Format::Yaml).unwrap().resources;
+    let [third] = read.as_slice() else { panic!("{read:?}") };
+    assert_eq!((third.place.as_str(), third.name.as_deref()), ("static_resources.clusters[2]", Some("c")));
+    // A control plane serves a text whole or not at all.
+    assert!(refused(text, Format::Yaml).contains("clusters[0].conect_timeout"));
+}
+
+#[test]
+fn one_element_stands_for_a_list_as_with_envoys_loader() {
+    let text = "resources: {'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: c, circuit_breakers: {thresholds: {max_requests: 7, priorty: 1}}}";
+    assert_eq!(
+        problems(text),
+        [
+            "resources[0].circuit_breakers.thresholds[0].priorty: there is no such field in envoy.config.cluster.v3.CircuitBreakers.Thresholds"
+        ]
+    );
+    let found = parse(&text.replace(", priorty: 1", ""), Format::Yaml).unwrap();
+    let breakers = Cluster::decode(found[0].value.as_slice()).unwrap().circuit_breakers.unwrap();
+    assert_eq!(breakers.thresholds[0].max_requests.unwrap().value, 7);
+    assert_eq!(found[0].place, "resources[0]");
+}
+
+#[test]
+fn sections_are_read_in_both_spellings_and_may_be_empty() {
+    let found = parse("staticResources: {clusters: [{name: a}], listeners: }", Format::Yaml).unwrap();
+    assert_eq!(found[0].name.as_deref(), Some("a"));
+    assert_eq!(parse("static_resources: ~\nresources: ~\nadmin: ~", Format::Yaml), Ok(Vec::new()));
+}
+
+#[test]
+fn anchors_and_merge_keys_are_read_and_bounded() {
+    let found = parse(
+        "static_resources: {clusters: [&c {name: a, lb_policy: RANDOM}, {<<: *c, name: b}, *c]}",
+        Format::Yaml,
+    );
+    let names = |found: &EncodedResource| {
+        let pb = Cluster::decode(found.value.as_slice()).unwrap();
+        (pb.name, pb.lb_policy)
+    };
+    let found = found.unwrap().iter().map(names).collect::<Vec<_>>();
+    assert_eq!(found, [("a".to_owned(), 3), ("b".to_owned(), 3), ("a".to_owned(), 3)]);
+    let mut bomb = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for i in 1..10 {
+        let repeated = vec![format!("*a{}", i - 1); 10].join(", ");
+        bomb.push_str(&format!("a{i}: &a{i} [{repeated}]\n"));
+    }
+    for (text, told) in [
+        ("static_resources: &a\n  clusters: *a\n", "static_resources.clusters: an anchor holds itself"),
+        ("resources: []\n---\nresources: []\n", "line 3, column 1: there is more than one document"),
+        (&bomb, "repeats more by anchors than is read"),
+    ] {
+        assert!(refused(text, Format::Yaml).ends_with(told), "{}", refused(text, Format::Yaml));
+    }
+}
+
+#[test]
+fn what_is_written_as_a_number_is_the_text_that_it_is_beside_what_is_corrected() {
+    for policy in ["RANDOM", "random"] {
+        let text = format!(
+            "static_resources: {{clusters: [{{name: 0x50, lb_policy: {policy}, load_assignment: {{cluster_name: 1.10}}}}]}}"
+        );
+        let found = parse(&text, Format::Yaml).unwrap();
+        let pb = Cluster::decode(found[0].value.as_slice()).unwrap();
+        assert_eq!((pb.name.as_str(), pb.lb_policy), ("0x50", 3), "{text}");
+        assert_eq!(pb.load_assignment.unwrap().cluster_name, "1.10");
+    }
 }

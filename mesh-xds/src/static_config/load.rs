@@ -14,7 +14,7 @@ use crate::deferred::{runs_with, takes};
 use crate::invalid::{Invalid, Reason, Unapplied};
 use crate::resource::{Accepted, Checked, Decoded, Rules, decode};
 use crate::resource_json::{
-    ApplicationText, EncodedResource, Format, InvalidText, Position, locate, parse_own,
+    ApplicationText, EncodedResource, Format, InvalidText, LOCATED, Position, locate, parse_own,
 };
 
 /// The valid resources of a text.
@@ -47,7 +47,7 @@ pub enum FileProblem {
     Read(io::ErrorKind),
     /// The file is not text.
     NotUtf8,
-    /// The text holds no resources.
+    /// The text holds no resources, or one of them does not read.
     Text(InvalidText),
     /// A resource is of a kind that means nothing in a file.
     Kind {
@@ -98,13 +98,10 @@ const LISTENER_NAME: u32 = 1;
 /// How many problems an error's text holds.
 const SHOWN: usize = 8;
 
-/// How many problems have a position: each is looked for in the text anew.
-const LOCATED: usize = 64;
-
 /// Reads and validates every resource of a text.
 pub(super) fn load(text: &str, format: Format, rules: &Rules) -> Result<Loaded, InvalidFile> {
     let read = parse_own(text, format).map_err(|e| InvalidFile::from(FileProblem::Text(e)))?;
-    let ApplicationText { resources, without_effect } = read;
+    let ApplicationText { resources, invalid, without_effect } = read;
     let mut loaded = Loaded { without_effect, ..Loaded::default() };
     let mut problems = Vec::new();
     for resource in resources {
@@ -114,6 +111,10 @@ pub(super) fn load(text: &str, format: Format, rules: &Rules) -> Result<Loaded, 
     }
     problems.extend(loaded.refused_by_servers());
     problems.iter_mut().take(LOCATED).for_each(|problem| problem.locate(text));
+    if !invalid.is_empty() {
+        problems.extend(invalid.into_iter().map(FileProblem::Text));
+        problems.sort_by_key(|problem| (problem.position().is_none(), problem.position()));
+    }
     if problems.is_empty() { Ok(loaded) } else { Err(InvalidFile { file: None, problems, unread: None }) }
 }
 
@@ -272,6 +273,17 @@ impl Eq for InvalidFile {}
 // === impl FileProblem ===
 
 impl FileProblem {
+    fn position(&self) -> Option<Position> {
+        match self {
+            Self::Read(_) | Self::NotUtf8 => None,
+            Self::Text(invalid) => invalid.position,
+            Self::Kind { place, .. }
+            | Self::Resource { place, .. }
+            | Self::Duplicate { place, .. }
+            | Self::Address { place, .. } => place.position,
+        }
+    }
+
     fn locate(&mut self, text: &str) {
         let (place, path) = match self {
             Self::Read(_) | Self::NotUtf8 | Self::Text(_) => return,

@@ -339,6 +339,38 @@ fn a_text_that_contradicts_itself_is_refused() {
 }
 
 #[test]
+fn what_does_not_read_is_told_beside_what_is_invalid_in_the_order_of_the_text() {
+    let bad = text(&format!("{}, {}", cluster(", lb_policy: MAGLEV"), cluster(", lb_polcy: RANDOM")))
+        .replace("name: v,", "nmae: v,");
+    let refused = refusal(&bad);
+    let mut told = refused.split("; ").map(|problem| problem.rsplit_once(": ").unwrap());
+    let routes = "static_resources.listeners[0].api_listener.api_listener.route_config";
+    assert_eq!(
+        told.by_ref().map(|(path, _)| path).collect::<Vec<_>>(),
+        [
+            &*format!("{routes}.virtual_hosts[0].nmae"),
+            "static_resources.clusters[0].lb_policy",
+            "static_resources.clusters[1].lb_polcy"
+        ],
+        "{refused}"
+    );
+}
+
+/// The last of two would be used in silence, and the filter of the first keeps nobody out.
+#[test]
+fn filters_that_are_given_in_both_spellings_are_refused() {
+    let denied = "name: deny, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, rules: {}}";
+    let inbound = format!("route_config: {{}}, {ROUTER}");
+    let guarded = ROUTER.replace("http_filters: [", &format!("httpFilters: [{{{denied}}}, "));
+    let with =
+        |filters: &str| text(&cluster("")).replace(&inbound, &format!("route_config: {{}}, {filters}"));
+    source(&with(&guarded));
+    let both = with(&format!("{guarded}, {ROUTER}"));
+    let path = "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.http_filters";
+    assert_eq!(refusal(&both), format!("{path}: \"http_filters\" is given twice"));
+}
+
+#[test]
 fn fields_without_effect_are_listed_by_resource() {
     let source = source(&text(&cluster(", outlier_detection: {}")));
     let listed = source.unapplied();
