@@ -308,6 +308,16 @@ fn only_an_xdstp_template_is_percent_encoded() {
     );
 }
 
+/// istiod knows a server by the address as it is printed (istio/istio#36150).
+#[test]
+fn a_server_on_every_address_of_both_families_is_named_by_it() {
+    let template = ListenerTemplate::new("xds.istio.io/grpc/lds/inbound/%s");
+    for address in ["[::]:17070", "0.0.0.0:17070", "[fd00::1]:17070"] {
+        let named = template.for_address(&address.parse::<SocketAddr>().unwrap().into());
+        assert_eq!(named, format!("xds.istio.io/grpc/lds/inbound/{address}"));
+    }
+}
+
 #[test]
 fn an_authority_without_template_names_listeners_within_itself() {
     let bootstrap: Bootstrap = document(plain_server(), json!({"authorities": {"a": {}}})).parse().unwrap();

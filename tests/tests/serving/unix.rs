@@ -21,6 +21,7 @@ use mesh_xds::server::{
     UpstreamTls,
 };
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tonic::Code;
 use tower::ServiceExt as _;
@@ -216,4 +217,39 @@ async fn a_file_that_an_earlier_process_left_is_for_the_application_to_remove() 
     let _running = beside(async move { serving.serve(socket, router).await });
     let mesh = place.fleet.mesh("client");
     until_ok(&mut EchoClient::new(shop(&mesh))).await;
+}
+
+/// One exchange over a connection of its own, whose caller has said all that it will.
+async fn exchange(place: &Place, request: &str) -> String {
+    let mut socket = UnixStream::connect(&place.path).await.expect("it listens");
+    socket.write_all(request.as_bytes()).await.expect("it reads");
+    socket.shutdown().await.expect("it is open");
+    let mut answer = Vec::new();
+    soon(socket.read_to_end(&mut answer)).await.expect("an end");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Callers put anything where the name of a host is asked for, for there is none: nothing, `localhost`, the path in hex
+/// (softprops/hyperlocal#30, docker, curl). Some leave before anything is said, and at some systems their sockets have no
+/// name any more when they are closed (softprops/hyperlocal#61); whoever comes next is served.
+#[tokio::test]
+async fn callers_without_a_name_of_a_host_are_served_and_those_that_leave_cost_nobody_anything() {
+    let place = Place::new();
+    place.set(|listener| listener, |cluster| cluster);
+    let (serving, socket) = (place.fleet.mesh("server"), place.bind());
+    let router = app(&App::new("a"));
+    let _running = beside(async move { serving.serve(socket, router).await });
+    let mesh = place.fleet.mesh("client");
+    until_served(&shop(&mesh)).await;
+    for host in ["", "localhost", "2f746d702f73686f702e736f636b:0", "127.0.0.1:80", "[::1]"] {
+        for _ in 0..3 {
+            drop(UnixStream::connect(&place.path).await.expect("it listens"));
+        }
+        let mut cut = UnixStream::connect(&place.path).await.expect("it listens");
+        cut.write_all(b"GET /who HT").await.expect("it reads");
+        drop(cut);
+        let answer = exchange(&place, &format!("GET /who HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{host}: {answer}");
+        assert!(answer.ends_with("nobody false true"), "{host}: {answer}");
+    }
 }

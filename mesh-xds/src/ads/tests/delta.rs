@@ -151,6 +151,44 @@ fn what_was_dropped_or_forgotten_is_not_held() {
     assert_eq!(said(&script.request()), (vec!["a", "b", "c"], vec![], vec![], ""));
 }
 
+/// Envoy tracked whatever it was sent, and claimed it on the next stream, so that it was never sent to whoever wanted it
+/// then (envoyproxy/envoy#18292, #22418).
+#[test]
+fn what_came_for_nobody_or_crossed_its_drop_is_neither_held_nor_asked_for_on_the_next_stream() {
+    let mut script = Script::watching(Incremental, Kind::Endpoints, &["a", "b", "c"]);
+    script.respond(Kind::Endpoints, "1", "n1", &[("a", Ok("v")), ("b", Ok("v")), ("stray", Ok("v"))]);
+    script.ads.unwatch(Kind::Endpoints, "b");
+    script.requests();
+    script.respond(Kind::Endpoints, "2", "n2", &[("b", Ok("w"))]);
+    script.requests();
+    script.disconnect();
+    script.ads.watch(Kind::Endpoints, "stray");
+    script.connect();
+    assert_eq!(said(&script.request()), (vec!["a", "c", "stray"], vec![], vec![("a", "1")], ""));
+    script.ads.watch(Kind::Endpoints, "b");
+    let wanted = script.requests().pop().unwrap();
+    assert_eq!(said(&wanted).0, ["b"]);
+    script.respond(Kind::Endpoints, "2", "n1", &[("b", Ok("w")), ("stray", Ok("v"))]);
+    script.disconnect();
+    script.connect();
+    let held = vec![("a", "1"), ("b", "2"), ("stray", "2")];
+    assert_eq!(said(&script.request()), (vec!["a", "b", "c", "stray"], vec![], held, ""));
+}
+
+/// What the next stream says is for the control plane that lost the first: parents that are gone take their children with
+/// them (envoyproxy/envoy#17980).
+#[test]
+fn what_was_removed_and_is_wanted_no_more_is_not_asked_for_on_the_next_stream() {
+    let mut script = Script::watching(Incremental, Kind::Route, &["a", "b"]);
+    script.respond(Kind::Route, "1", "n1", &[("a", Ok("v")), ("b", Ok("v"))]);
+    script.remove(Kind::Route, "n2", &["a"]);
+    script.disconnect();
+    script.ads.unwatch(Kind::Route, "a");
+    script.connect();
+    assert_eq!(said(&script.request()), (vec!["b"], vec![], vec![("b", "1")], ""));
+    assert_eq!(script.ads.poll_timeout(), None);
+}
+
 #[test]
 fn what_is_held_is_not_waited_for_on_a_new_stream_that_stays_silent() {
     let mut script = Script::watching(Incremental, Kind::Cluster, &["a"]);

@@ -101,6 +101,31 @@ fn a_response_to_a_type_that_is_no_longer_watched_is_answered() {
     assert_eq!(script.updates(), [], "nobody watches it");
 }
 
+/// The last cluster goes, and its endpoints are pushed all the same. A control plane that goes by nonces looks at no
+/// later request that lacks the newest (grpc/grpc-java#11232, envoyproxy/envoy#3355).
+#[test]
+fn a_push_that_crosses_the_end_of_all_names_is_answered_and_what_is_wanted_next_carries_its_nonce() {
+    for next in ["a", "b"] {
+        let mut script = Script::watching(SotW, Kind::Endpoints, &["a"]);
+        script.respond(Kind::Endpoints, "1", "n1", &[("a", Ok("v"))]);
+        script.requests();
+        script.ads.unwatch(Kind::Endpoints, "a");
+        let told = |request: &Request| (request.nonce.to_string(), request.names().len());
+        assert_eq!(told(&script.request()), ("n1".to_owned(), 0));
+        for (nonce, pushed) in [("n2", &[("a", Ok("w"))][..]), ("n3", &[])] {
+            script.respond(Kind::Endpoints, "2", nonce, pushed);
+            let answer = script.request();
+            assert_eq!((version(&answer), told(&answer)), ("2", (nonce.to_owned(), 0)));
+        }
+        script.ads.watch(Kind::Endpoints, next);
+        let wanted = script.requests().pop().unwrap();
+        assert_eq!((&*wanted.nonce, names(&wanted)), ("n3", vec![next]));
+        // Nothing that came for nobody is claimed.
+        assert_eq!(version(&wanted), if next == "a" { "" } else { "2" });
+        assert_eq!(script.ads.poll_timeout(), Some(script.now + ABSENT_AFTER), "it is waited for");
+    }
+}
+
 #[test]
 fn a_resource_that_was_not_asked_for_is_tolerated_and_not_kept() {
     for protocol in BOTH {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_core::config::cluster::{ClusterConfig, Discovery};
 use mesh_core::config::listener::{ListenerConfig, ServerListener};
@@ -159,4 +160,76 @@ fn a_server_asks_for_no_clusters_unless_a_client_has_the_same_routes() {
     world.sync();
     assert_eq!([Kind::Route, Kind::Cluster].map(|kind| world.engine.watched(kind)), [1, 0]);
     assert_eq!(ready(&server).routes.len(), 1);
+}
+
+/// A proxy that takes an equal cluster for settled never asks for its endpoints again, and its cluster stays in warming
+/// (envoyproxy/envoy#46383, #21425, istio/istio#38709).
+#[test]
+fn a_cluster_that_is_announced_again_without_endpoints_is_served_as_soon_as_they_come() {
+    let (mut world, target) = serving();
+    world.respond(Kind::Route, vec![("r", route("r", &["b"]))], &[]);
+    let both = || vec![("a", cluster("a")), ("b", cluster("b"))];
+    world.respond(Kind::Cluster, both(), &[]);
+    for _ in 0..3 {
+        world.respond(Kind::Cluster, both(), &[]);
+        assert_eq!(world.asked(Kind::Endpoints), ["eds-a", "eds-b"]);
+        assert_eq!(summary(&ready(&target)), ["a: 1"], "the old serves");
+    }
+    world.advance(ABSENT_AFTER);
+    let [told] = summary(&ready(&target)).try_into().expect("one cluster");
+    assert!(told.starts_with("b:  (endpoints \"eds-b\" does not exist"), "{told}");
+    for _ in 0..3 {
+        world.respond(Kind::Cluster, both(), &[]);
+        assert!(world.asked(Kind::Endpoints).contains(&"eds-b"));
+    }
+    world.respond(Kind::Endpoints, vec![("eds-b", endpoints([2]))], &[]);
+    assert_eq!(summary(&ready(&target)), ["b: 2"]);
+    // The same cluster in another shape keeps the endpoints that it has: nobody sends them again.
+    let mut changed = ClusterConfig::new("b", Discovery::Eds { service: "eds-b".into() });
+    changed.connect_timeout = Duration::from_secs(1);
+    let changed = Checked::Cluster(Arc::new(changed));
+    world.respond(Kind::Cluster, vec![("b", changed)], &[]);
+    assert_eq!(summary(&ready(&target)), ["b: 2"]);
+}
+
+/// An idle channel lets go of all that it had and wants it back later; a control plane that goes by versions must not think
+/// that it is still there (grpc/grpc-java#9632, envoyproxy/java-control-plane#339).
+#[test]
+fn a_target_that_is_opened_again_claims_nothing_that_was_let_go() {
+    let (mut world, target) = serving();
+    let other = world.client("m");
+    world.respond(Kind::Listener, vec![("l", listener("r")), ("m", listener("r"))], &[]);
+    drop(target);
+    world.sync();
+    drop(other);
+    world.sync();
+    let target = world.client("l");
+    assert_eq!((world.asked(Kind::Listener), world.claims(Kind::Listener)), (vec!["l"], ""));
+    world.respond(Kind::Listener, vec![("l", listener("r"))], &[]);
+    assert_eq!((world.asked(Kind::Route), world.claims(Kind::Route)), (vec!["r"], ""));
+    world.respond(Kind::Route, vec![("r", route("r", &["a"]))], &[]);
+    assert_eq!((world.asked(Kind::Cluster), world.claims(Kind::Cluster)), (vec!["a"], ""));
+    world.respond(Kind::Cluster, vec![("a", cluster("a"))], &[]);
+    assert_eq!((world.asked(Kind::Endpoints), world.claims(Kind::Endpoints)), (vec!["eds-a"], ""));
+    world.respond(Kind::Endpoints, vec![("eds-a", endpoints([1]))], &[]);
+    assert_eq!(summary(&ready(&target)), ["a: 1"]);
+}
+
+/// A response for the callers of a process that names its own listener no longer (grpc/grpc-go#5354).
+#[test]
+fn a_server_whose_listener_is_missing_from_a_response_goes_on() {
+    let mut world = World::new();
+    let address = SocketAddr::from(([127, 0, 0, 1], 9080));
+    let (server, client) = (world.server(address), world.client("l"));
+    let chains = vec![chain("c", "r")];
+    let of_server = ServerListener { address: address.into(), chains, default_chain: None };
+    let of_server = Checked::Listener(Arc::new(ListenerConfig::Server(of_server)));
+    world.respond(Kind::Listener, vec![("servers/127.0.0.1:9080", of_server), ("l", listener("r"))], &[]);
+    world.respond(Kind::Route, vec![("r", route("r", &["a"]))], &[]);
+    let before = ready(&server);
+    world.respond(Kind::Listener, vec![("l", listener("r"))], &[]);
+    world.advance(ABSENT_AFTER);
+    assert!(Arc::ptr_eq(&before, &ready(&server)));
+    assert_eq!(world.asked(Kind::Listener), ["l", "servers/127.0.0.1:9080"]);
+    drop(client);
 }
