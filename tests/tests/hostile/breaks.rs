@@ -329,7 +329,7 @@ const SERVER: &[(&str, &str)] = &[
 const SERVER_ROWS: &[Row] = &[
     ("address.pipe.path", &[("address", r#"{"pipe": {"path": ""}}"#)]),
     ("address.pipe.mode", &[("address", r#"{"pipe": {"path": "/a", "mode": 384}}"#)]),
-    ("listener_specifier", &[("internal_listener", "{}")]),
+    ("internal_listener", &[("internal_listener", "{}")]),
     ("default_filter_chain.filters", &[("default_filter_chain", "{}")]),
     (
         "@chain.filter_chain_match.source_ports[1]",

@@ -62,7 +62,7 @@ pub(super) fn validate(pb: Listener, rules: &Rules, at: &Place<'_>) -> Result<Li
         ignore_global_conn_limit: _,
         bypass_overload_manager: _,
         tcp_keepalive,
-        listener_specifier,
+        listener_specifier: internal_listener,
     } = pb;
     at.unapplied_if(fields![
         per_connection_buffer_limit_bytes,
@@ -90,7 +90,7 @@ pub(super) fn validate(pb: Listener, rules: &Rules, at: &Place<'_>) -> Result<Li
             transparent,
             freebind,
             udp_listener_config,
-            listener_specifier,
+            internal_listener,
         ]);
         let at = at.at("api_listener");
         let at = at.at("api_listener");
@@ -102,7 +102,7 @@ pub(super) fn validate(pb: Listener, rules: &Rules, at: &Place<'_>) -> Result<Li
         filter_chain_matcher,
         listener_filters,
         udp_listener_config,
-        listener_specifier,
+        internal_listener,
     ])?;
     for (field, flag) in [("use_original_dst", use_original_dst), ("transparent", transparent)] {
         // The address that a connection was sent to would decide which chain it meets.

@@ -406,7 +406,7 @@ fn a_server_listener_that_cannot_be_honoured_is_refused() {
             ("fcds_config: {}", "fcds_config: is not supported"),
             ("filter_chain_matcher: {}", "filter_chain_matcher: is not supported"),
             ("udp_listener_config: {}", "udp_listener_config: is not supported"),
-            ("internal_listener: {}", "listener_specifier: is not supported"),
+            ("internal_listener: {}", "internal_listener: is not supported"),
             (
                 "default_filter_chain: {}",
                 "default_filter_chain.filters: the last filter must be the HTTP connection manager",
