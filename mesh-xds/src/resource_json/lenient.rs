@@ -77,18 +77,19 @@ fn with_unknown(names: &BTreeSet<String>) -> Option<DescriptorPool> {
 // === impl Items ===
 
 impl<'a> Items<'a> {
-    /// The resources of a tree, corrected.
+    /// The resources of a tree, or of that part of it that is to be read, corrected.
     pub(super) fn of(
         tree: Value,
         (text, format): (&'a str, Format),
         shape: Shape,
         reader: Reader,
+        is_part: bool,
     ) -> Result<Self, InvalidText> {
         let corrector = Corrector {
             reader,
             yaml: (format == Format::Yaml).then_some(text),
             looks: LOCATED,
-            changed: false,
+            changed: is_part,
             unknown: BTreeSet::new(),
             path: String::new(),
             found: Vec::new(),

@@ -8,6 +8,8 @@
 //!   `node` are skipped, its other sections listed by an application and refused by a control plane, and
 //!   `dynamic_resources` refused by both
 //!
+//! What has the tag `!ignore` is left out, as Envoy's loader does: it holds anchors alone.
+//!
 //! Names of fields and extensions are looked up in the descriptors of the Envoy API: an unknown field is an error with
 //! its path, line and column, and so is a field that is given twice, be it in both spellings of protobuf's JSON. JSON and
 //! YAML give the same bytes.
@@ -195,9 +197,9 @@ fn parse_for(reader: Reader, text: &str, format: Format) -> Result<ApplicationTe
     if text.len() > MAX_TEXT_BYTES {
         return Err(Problem::TooLarge(text.len()).into());
     }
-    let tree = tree::tree(text, format)?;
+    let (tree, is_part) = tree::tree(text, format)?;
     let (shape, without_effect) = Shape::of(&tree, text, reader)?;
-    let items = Items::of(tree, (text, format), shape, reader)?;
+    let items = Items::of(tree, (text, format), shape, reader, is_part)?;
     let strict = if items.have_faults() {
         None
     } else {

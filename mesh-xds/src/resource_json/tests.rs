@@ -346,3 +346,34 @@ fn what_is_written_as_a_number_is_the_text_that_it_is_beside_what_is_corrected()
         assert_eq!(pb.load_assignment.unwrap().cluster_name, "1.10");
     }
 }
+
+#[test]
+fn what_is_tagged_to_be_ignored_holds_anchors_alone() {
+    let of = |limits: &str| {
+        format!(
+            "
+!ignore policies: [&random RANDOM, {{unknown: field}}]
+admin: {{address: ~}}
+static_resources:
+  clusters:
+  - name: a
+    lb_policy: *random
+    {limits}
+"
+        )
+    };
+    let limits = "{thresholds: [{max_requests: 7}]}";
+    for text in [
+        of(&format!("circuit_breakers: {limits}")),
+        of(&format!("!ignore note: &limits {limits}\n    circuit_breakers: *limits")),
+    ] {
+        for found in [parse(&text, Format::Yaml).unwrap(), parse_own(&text, Format::Yaml).unwrap().resources]
+        {
+            let pb = Cluster::decode(found[0].value.as_slice()).unwrap();
+            assert_eq!((found.len(), pb.name.as_str(), pb.lb_policy), (1, "a", 3), "{text}");
+            assert_eq!(pb.circuit_breakers.unwrap().thresholds[0].max_requests.unwrap().value, 7);
+        }
+        let told = refused(&text.replace("!ignore policies", "policies"), Format::Yaml);
+        assert!(told.contains("\"policies\" has no meaning here"), "{told}");
+    }
+}

@@ -4,8 +4,9 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use serde_saphyr::Tagged;
 
 use super::{Format, InvalidText, Problem, read};
 
@@ -19,19 +20,27 @@ struct Trace {
     path: RefCell<String>,
     /// A field that is given twice.
     twice: Cell<Option<String>>,
+    /// YAML, whose keys may have tags.
+    is_yaml: bool,
+    /// Whether something was left out.
+    ignored: Cell<bool>,
 }
 
-/// The tree of a text.
-pub(super) fn tree(text: &str, format: Format) -> Result<Value, InvalidText> {
+/// What marks an entry that only holds anchors, with Envoy's loader and here.
+const IGNORE: &str = "!ignore";
+
+/// The tree of a text, and whether anything of the text is not in it.
+pub(super) fn tree(text: &str, format: Format) -> Result<(Value, bool), InvalidText> {
     if text.lines().all(|line| matches!(line.trim_start().bytes().next(), None | Some(b'#'))) {
         return Err(Problem::NoResources.into());
     }
-    let trace = Trace::default();
-    read(text, format, Tree(&trace)).map_err(|error| InvalidText {
+    let trace = Trace { is_yaml: format == Format::Yaml, ..Trace::default() };
+    let tree = read(text, format, Tree(&trace)).map_err(|error| InvalidText {
         path: trace.path.take().into(),
         problem: trace.twice.take().map_or(error.problem, Problem::Twice),
         ..error
-    })
+    })?;
+    Ok((tree, trace.ignored.get()))
 }
 
 /// Adds a step to a path, in the way that validation writes it.
@@ -78,7 +87,16 @@ impl<'de> Visitor<'de> for Tree<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut fields = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
+        let next = |map: &mut A| match self.0.is_yaml {
+            true => map.next_key::<Tagged<String>>(),
+            false => map.next_key().map(|key| key.map(|key| Tagged(key, None))),
+        };
+        while let Some(Tagged(key, tag)) = next(&mut map)? {
+            if tag.as_deref() == Some(IGNORE) {
+                self.0.ignored.set(true);
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
             if fields.contains_key(&key) {
                 self.0.twice.set(Some(key));
                 return Err(A::Error::custom("twice"));
