@@ -21,6 +21,7 @@ thread_local! {
 
 /// The context of one incoming request.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct MeshContext {
     /// The span that serves the request: the parent of the calls made for it.
     pub trace: Option<TraceContext>,

@@ -28,7 +28,7 @@
 //! and the limit together, here 5 s + 20 s < 30 s. There is no `preStop` hook to write.
 //!
 //! ```no_run
-//! # async fn run(app: mesh_tower::client::MeshChannel) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn run(app: mesh_tower::MeshChannel) -> Result<(), Box<dyn std::error::Error>> {
 //! # async fn sigterm() {}
 //! use std::time::Duration;
 //! use mesh_tower::MeshBuilder;
@@ -50,7 +50,7 @@
 //!   terminationGracePeriodSeconds: 30
 //!   containers:
 //!   - name: app
-//!     readinessProbe:                  # of mesh_tower::admin::Admin, never TCP
+//!     readinessProbe:                  # of mesh_tower::Admin, never TCP
 //!       httpGet: { path: /ready, port: 15021 }
 //!       periodSeconds: 2
 //! ```
@@ -79,6 +79,7 @@ pub(crate) enum Phase {
 
 /// How a shutdown went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Drained {
     /// Every call finished. Connections without a call may have been closed at the limit.
     Complete,

@@ -50,7 +50,7 @@ struct Lines([Throttle; Reason::COUNT]);
 
 /// The answer of a mesh to a request that it cannot serve, without detail in its text.
 #[must_use]
-pub fn reply(kind: RequestKind, rejection: Rejection) -> Response<Body> {
+pub(crate) fn reply(kind: RequestKind, rejection: Rejection) -> Response<Body> {
     let text = rejection.public().to_string();
     answer(kind, Error::from(rejection), text)
 }

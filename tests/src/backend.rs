@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use mesh_tower::server::Peer;
+use mesh_tower::Peer;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;

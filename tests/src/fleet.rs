@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh_tower::client::MeshChannel;
-use mesh_tower::{Mesh, MeshBuilder};
+use mesh_tower::{Mesh, MeshBuilder, MeshChannel};
 
 use mesh_xds::bootstrap::{
     Bootstrap, BootstrapBuilder, CertificateProvider, FileWatcher, IdentityFiles, ServerConfig,

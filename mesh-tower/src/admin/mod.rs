@@ -1,15 +1,5 @@
-//! What an operator asks a process: is it ready, and what does it count.
-//!
-//! * `GET /ready`: 200 once every target that a channel is open to, and every listener, has a valid configuration;
-//!   503 with what is missing before, and again from the beginning of a shutdown on; a line more for each resource that
-//!   is refused
-//! * `GET /metrics`: Prometheus text, for scrapers
-//! * `GET /unapplied`: fields of the configuration in use that have no effect here, a line each
-//! * `GET /refused`: resources that are refused as the control plane, or the file, has them now, a line each with the
-//!   reason, and whether a last good value serves meanwhile
-//!
-//! Plain HTTP/1.1 without authentication, so it is served on loopback unless the caller says otherwise. Its
-//! connections are few: more than [`CONNECTIONS`] at once wait.
+//! What an operator asks a process: is it ready, and what does it count. Its connections are few: more than
+//! [`CONNECTIONS`] at once wait.
 
 mod service;
 #[cfg(test)]
@@ -30,12 +20,22 @@ use crate::mesh::Mesh;
 use crate::telemetry::Metrics;
 
 /// Connections at once.
-pub const CONNECTIONS: usize = 64;
+pub(crate) const CONNECTIONS: usize = 64;
 
 /// How long a scraper may take to say what it wants.
 const HEADERS: Duration = Duration::from_secs(10);
 
 /// The admin endpoint of a mesh.
+///
+/// * `GET /ready`: 200 once every target that a channel is open to, and every listener, has a valid configuration;
+///   503 with what is missing before, and again from the beginning of a shutdown on; a line more for each resource that
+///   is refused
+/// * `GET /metrics`: Prometheus text, for scrapers
+/// * `GET /unapplied`: fields of the configuration in use that have no effect here, a line each
+/// * `GET /refused`: resources that are refused as the control plane, or the file, has them now, a line each with the
+///   reason, and whether a last good value serves meanwhile
+///
+/// Plain HTTP/1.1 without authentication, so it is served on loopback unless the caller says otherwise.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is served until `serve` is awaited"]
 pub struct Admin {

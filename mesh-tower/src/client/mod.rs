@@ -10,7 +10,7 @@
 
 pub(crate) mod balance;
 pub(crate) mod breaker;
-pub mod channel;
+pub(crate) mod channel;
 pub(crate) mod deadline;
 pub(crate) mod direct;
 pub(crate) mod endpoint;
@@ -25,4 +25,5 @@ pub(crate) mod stack;
 pub(crate) mod testing;
 pub(crate) mod trace;
 
-pub use channel::{MeshChannel, ResponseFuture, StrictChannel};
+pub(crate) use channel::MeshChannel;
+pub use channel::{ResponseFuture, StrictChannel};

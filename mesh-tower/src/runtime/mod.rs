@@ -6,7 +6,7 @@
 //! ```
 
 pub(crate) mod cluster;
-pub mod endpoint;
+pub(crate) mod endpoint;
 pub(crate) mod registry;
 pub(crate) mod rng;
 pub(crate) mod roster;

@@ -1,6 +1,6 @@
 //! Serving: connections we own (`mesh.serve`), or a listener and a layer for tonic's and axum's own servers.
 //!
-//! A connection is accepted ([`transport::listen`](crate::transport::listen)), belongs to a filter chain
+//! A connection is accepted (`transport::listen`), belongs to a filter chain
 //! ([`chain`](mesh_core::chain)), shakes hands, becomes a [`Peer`], passes the network filters, and only then speaks
 //! HTTP (`transport::serve`). Each of its requests goes through `stack`, whose text is the
 //! order of the steps, to the application. Behind somebody else's server [`ServerLayer`] is that same stack.
@@ -11,8 +11,8 @@ pub(crate) mod concurrency;
 mod deadline;
 pub(crate) mod exchange;
 pub(crate) mod form;
-pub mod layer;
-mod limits;
+mod layer;
+pub(crate) mod limits;
 pub(crate) mod pace;
 pub(crate) mod peer;
 pub(crate) mod rbac;
@@ -35,11 +35,9 @@ use mesh_core::snapshot::ConfigSource;
 use tokio::runtime::Handle;
 
 use self::concurrency::Permits;
-pub use self::layer::{ServerLayer, ServerService};
-pub(crate) use self::limits::ConnectionLimits;
-pub use self::limits::ServerLimits;
-pub use self::peer::Peer;
-pub(crate) use self::peer::{AcceptedPeer, Connection};
+pub use self::layer::{ResponseBody, ResponseFuture, ServerLayer, ServerService};
+pub(crate) use self::limits::{ConnectionLimits, ServerLimits};
+pub(crate) use self::peer::{AcceptedPeer, Connection, Peer};
 use self::refused::Refused;
 use self::shares::Shares;
 pub(crate) use self::untrusted::is_untrusted;

@@ -1,9 +1,4 @@
 //! Who is at the other end of the connection that a request came over, as the application sees it.
-//!
-//! The application finds a [`Peer`] in the extensions of each request: by axum's extractor of that type, by
-//! `request.extensions().get::<Peer>()` in tonic and hyper code, and by `ConnectInfo<Peer>` behind axum's own server.
-//! That of a request from the network was made from the connection that it came over, so it is proof, not a claim;
-//! [`Peer::for_test`] makes one for a test of a handler, which the server stack never takes for a connection.
 
 use std::fmt;
 use std::ops::Deref;
@@ -18,6 +13,11 @@ use super::chain::Chain;
 use super::shares::Holding;
 
 /// The peer of a connection: addresses, and what TLS proved. Cheap to clone.
+///
+/// The application finds it in the extensions of each request: by axum's extractor of this type, by
+/// `request.extensions().get::<Peer>()` in tonic and hyper code, and by `ConnectInfo<Peer>` behind axum's own server.
+/// That of a request from the network was made from the connection that it came over, so it is proof, not a claim;
+/// [`Peer::for_test`] makes one for a test of a handler, which the server stack never takes for a connection.
 #[derive(Clone)]
 pub struct Peer(Repr);
 

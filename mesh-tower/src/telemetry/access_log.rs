@@ -26,6 +26,7 @@ pub struct AccessLog {
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// Istio's default text form.
     Text,
@@ -37,7 +38,7 @@ pub enum Format {
 
 impl AccessLog {
     /// Lines that may wait for the writer.
-    pub const QUEUE: usize = 8_192;
+    const QUEUE: usize = 8_192;
 
     /// Writes to `out`, from a thread of its own.
     ///

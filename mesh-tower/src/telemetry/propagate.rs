@@ -11,9 +11,9 @@ use mesh_core::telemetry::event::TraceIds;
 use crate::lines;
 
 /// `traceparent`.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `tracestate`.
-pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// A place in a trace: what a caller hands to whom it calls.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::propagate::TraceContext;
 
 /// Which requests are sampled, and who records their spans.
 #[derive(Debug, Clone)]
-pub struct Tracing {
+pub(crate) struct Tracing {
     sampling: PerMillion,
     recorder: Option<Arc<dyn SpanRecorder>>,
 }
@@ -43,6 +43,7 @@ pub trait LiveSpan: Send {
 
 /// What is known when a span begins.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct SpanStart<'a> {
     /// What it is a span of.
     pub of: SpanOf,
@@ -58,6 +59,7 @@ pub struct SpanStart<'a> {
 
 /// What a span is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SpanOf {
     /// A call, all attempts included (`Sent.`).
     Call,
@@ -71,7 +73,7 @@ pub enum SpanOf {
 }
 
 /// The span of one request or attempt, sampled or not.
-pub struct ActiveSpan {
+pub(crate) struct ActiveSpan {
     context: TraceContext,
     live: Option<Box<dyn LiveSpan>>,
 }
@@ -87,18 +89,18 @@ impl Default for Tracing {
 impl Tracing {
     /// Samples this share of the requests that have no parent.
     #[must_use]
-    pub fn new(sampling: PerMillion, recorder: Option<Arc<dyn SpanRecorder>>) -> Self {
+    pub(crate) fn new(sampling: PerMillion, recorder: Option<Arc<dyn SpanRecorder>>) -> Self {
         Self { sampling, recorder }
     }
 
     /// The application's own current span, if it has one.
     #[must_use]
-    pub fn current(&self) -> Option<TraceContext> {
+    pub(crate) fn current(&self) -> Option<TraceContext> {
         self.recorder.as_ref().and_then(|recorder| recorder.current())
     }
 
     /// Begins a span below `parent`, or below the application's current span, or as a root.
-    pub fn start(&self, start: SpanStart<'_>, rng: &mut impl Rng) -> ActiveSpan {
+    pub(crate) fn start(&self, start: SpanStart<'_>, rng: &mut impl Rng) -> ActiveSpan {
         let current = match (start.parent, &self.recorder) {
             (None, Some(recorder)) => recorder.current(),
             _ => None,
@@ -122,25 +124,25 @@ impl Tracing {
 impl ActiveSpan {
     /// The place in the trace that whatever happens within this span has as its parent.
     #[must_use]
-    pub fn context(&self) -> &TraceContext {
+    pub(crate) fn context(&self) -> &TraceContext {
         &self.context
     }
 
     /// Whether the span is recorded.
     #[must_use]
-    pub fn is_recorded(&self) -> bool {
+    pub(crate) fn is_recorded(&self) -> bool {
         self.live.is_some()
     }
 
     /// The request ended.
-    pub fn end(&mut self, event: &RequestEvent<'_>) {
+    pub(crate) fn end(&mut self, event: &RequestEvent<'_>) {
         if let Some(live) = self.live.take() {
             live.end(event);
         }
     }
 
     /// The attempt ended.
-    pub fn end_attempt(&mut self, outcome: Outcome, upstream: &dyn fmt::Display) {
+    pub(crate) fn end_attempt(&mut self, outcome: Outcome, upstream: &dyn fmt::Display) {
         if let Some(live) = self.live.take() {
             live.end_attempt(outcome, &upstream.to_string());
         }

@@ -26,7 +26,7 @@ const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// How to secure the connections of one cluster, with the session cache of those connections.
 #[derive(Debug)]
-pub struct ClientTls {
+pub(crate) struct ClientTls {
     runtime: Arc<TlsRuntime>,
     value: Arc<UpstreamTls>,
     /// The configuration of the identity and roots of the last handshake.
@@ -55,12 +55,12 @@ impl ClientTls {
     }
 
     /// The configuration that this context implements.
-    pub const fn value(&self) -> &Arc<UpstreamTls> {
+    pub(crate) const fn value(&self) -> &Arc<UpstreamTls> {
         &self.value
     }
 
     /// Whether two connections secured by these contexts may serve the same request.
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self, other) || (Arc::ptr_eq(&self.runtime, &other.runtime) && self.value == other.value)
     }
 

@@ -1,7 +1,7 @@
 //! TLS for connections in both directions: rustls, with the mesh's own rules about whom to trust.
 //!
-//! gRFC A29: certificates come from named provider instances ([`provider`]), chains lead to the provider's current
-//! roots, and a peer is accepted by its subject alternative names ([`san`]) instead of its host name. The crypto
+//! gRFC A29: certificates come from named provider instances ([`CertificateProvider`]), chains lead to the provider's current
+//! roots, and a peer is accepted by its subject alternative names (`san`) instead of its host name. The crypto
 //! provider is always passed explicitly, never installed for the process.
 //!
 //! A rustls configuration belongs to one pair of (identity, roots), and so do its session and ticket caches: when
@@ -9,10 +9,10 @@
 //! current certificate, established connections are not touched, and no resumed session outlives the trust that it
 //! was made under. A missing certificate or root refuses the handshake: never plaintext, never "no certificate".
 
-pub mod client;
-pub mod provider;
-pub mod san;
-pub mod server;
+pub(crate) mod client;
+pub(crate) mod provider;
+pub(crate) mod san;
+pub(crate) mod server;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -27,7 +27,9 @@ use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 
 use self::client::ClientTls;
-use self::provider::{CertificateProviders, Identity, Roots};
+pub use self::provider::file_watcher::{FileWatcher, FileWatcherConfig, IdentityFiles};
+pub use self::provider::static_::StaticProvider;
+pub use self::provider::{CertificateProvider, CertificateProviders, Identity, NoMaterial, Roots};
 use self::server::ServerTls;
 use crate::cause::{self, Cause};
 
@@ -36,6 +38,7 @@ use crate::cause::{self, Cause};
 /// The source of a failed handshake is `rustls::Error`, with the alert that came or went, or an
 /// [`io::Error`](std::io::Error).
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum TlsError {
     /// The build has no such crypto backend.
     #[error(
@@ -89,7 +92,7 @@ pub enum CryptoBackend {
 
 /// Everything that TLS needs of one `Mesh`: crypto, certificate providers, and the contexts in use.
 #[derive(Debug)]
-pub struct TlsRuntime {
+pub(crate) struct TlsRuntime {
     crypto: Arc<CryptoProvider>,
     providers: CertificateProviders,
     system_roots: OnceLock<Result<Arc<Roots>, TlsError>>,
@@ -162,12 +165,12 @@ fn ring() -> Option<Arc<CryptoProvider>> {
 
 impl TlsRuntime {
     /// TLS with these providers.
-    pub fn new(crypto: Arc<CryptoProvider>, providers: CertificateProviders) -> Arc<Self> {
+    pub(crate) fn new(crypto: Arc<CryptoProvider>, providers: CertificateProviders) -> Arc<Self> {
         Arc::new(Self { crypto, providers, system_roots: OnceLock::new(), clients: Mutex::default() })
     }
 
     /// The context of this value. Equal values get the same context while it is in use.
-    pub fn client(self: &Arc<Self>, value: &Arc<UpstreamTls>) -> Arc<ClientTls> {
+    pub(crate) fn client(self: &Arc<Self>, value: &Arc<UpstreamTls>) -> Arc<ClientTls> {
         // A plain list: a process has as many contexts as clusters with TLS, and looks them up when configuration
         // changes, not per request.
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -181,12 +184,12 @@ impl TlsRuntime {
     }
 
     /// A server context of this value, with session caches of its own.
-    pub fn server(self: &Arc<Self>, value: Arc<DownstreamTls>) -> Arc<ServerTls> {
+    pub(crate) fn server(self: &Arc<Self>, value: Arc<DownstreamTls>) -> Arc<ServerTls> {
         Arc::new(ServerTls::new(self.clone(), value))
     }
 
     /// The crypto provider.
-    pub fn crypto(&self) -> &Arc<CryptoProvider> {
+    pub(crate) fn crypto(&self) -> &Arc<CryptoProvider> {
         &self.crypto
     }
 

@@ -21,7 +21,7 @@ use super::TlsError;
 ///
 /// # Errors
 /// When there is no leaf or it cannot be read.
-pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<CertificateNames, TlsError> {
+pub(crate) fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<CertificateNames, TlsError> {
     let leaf = parse_leaf(chain)?;
     let mut names = CertificateNames { subject: subject_text(leaf.subject()).into(), ..Default::default() };
     for_each_name(&leaf, |kind, name| match kind {

@@ -23,7 +23,7 @@ use super::{TlsError, TlsRuntime};
 
 /// How to secure the connections of one filter chain, with the session cache of those connections.
 #[derive(Debug)]
-pub struct ServerTls {
+pub(crate) struct ServerTls {
     runtime: Arc<TlsRuntime>,
     value: Arc<DownstreamTls>,
     /// The configuration of the identity and roots of the last handshake.
@@ -42,28 +42,6 @@ struct Built {
 impl ServerTls {
     pub(super) const fn new(runtime: Arc<TlsRuntime>, value: Arc<DownstreamTls>) -> Self {
         Self { runtime, value, current: Mutex::new(None) }
-    }
-
-    /// The configuration that this context implements.
-    pub const fn value(&self) -> &Arc<DownstreamTls> {
-        &self.value
-    }
-
-    /// Performs the handshake. There is no timeout in here: the listener has one for all that comes before the
-    /// first request.
-    ///
-    /// Cancel safe: dropping the future closes `io`.
-    ///
-    /// # Errors
-    /// When our certificate or roots are missing, or the peer is not whom the configuration wants.
-    pub async fn accept<T>(&self, io: T) -> Result<(TlsStream<T>, TlsPeer), TlsError>
-    where
-        T: AsyncRead + AsyncWrite + Unpin,
-    {
-        // Without material nobody need wait for a ClientHello.
-        self.config()?;
-        let answered = self.answer(read_hello(io).await?)?;
-        self.identify(answered.await)
     }
 
     /// Answers a ClientHello. That is the most expensive part of a handshake, and none of it waits.
@@ -105,7 +83,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// When our certificate or roots are missing.
-    pub fn config(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    pub(crate) fn config(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let identity = self.runtime.identity(&self.value.identity)?;
         let roots = self.value.client_roots.as_ref().map(|r| self.runtime.roots(r)).transpose()?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);

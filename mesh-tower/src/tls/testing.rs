@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use mesh_core::config::security::{DownstreamTls, ProviderInstance, TrustAnchors, UpstreamTls};
+use mesh_core::identity::TlsPeer;
 use mesh_core::matcher::san::{SanKind, SanMatcher};
 use mesh_core::matcher::string::StringMatcher;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::server::TlsStream;
 
 use super::provider::static_::StaticProvider;
 use super::provider::{CertificateProviders, Identity, Roots};
-use super::{CryptoBackend, TlsRuntime};
+use super::server::{ServerTls, read_hello};
+use super::{CryptoBackend, TlsError, TlsRuntime};
 
 pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
@@ -73,6 +77,17 @@ pub(crate) fn uri(text: &str) -> SanType {
 
 pub(crate) fn dns(text: &str) -> SanType {
     SanType::DnsName(text.try_into().unwrap())
+}
+
+/// The server's side of a whole handshake.
+pub(crate) async fn accept<T>(server: &ServerTls, io: T) -> Result<(TlsStream<T>, TlsPeer), TlsError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    // Without material nobody need wait for a ClientHello.
+    server.config()?;
+    let answered = server.answer(read_hello(io).await?)?;
+    server.identify(answered.await)
 }
 
 /// A runtime whose provider `default` is this one.

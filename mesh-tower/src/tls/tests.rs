@@ -13,7 +13,7 @@ use super::client::ClientTls;
 use super::provider::static_::StaticProvider;
 use super::san::{check_sans, peer_identity};
 use super::server::ServerTls;
-use super::testing::{Ca, dns, downstream, runtime, upstream, uri};
+use super::testing::{Ca, accept, dns, downstream, runtime, upstream, uri};
 use super::*;
 use crate::transport::io::{BoxIo, Counted, Traffic};
 use crate::transport::testing::spawn;
@@ -62,7 +62,7 @@ impl World {
         let (client, server) = tokio::io::duplex(64 * 1024);
         let tls = self.server.clone();
         let accepting = spawn(async move {
-            let (mut io, peer) = tls.accept(server).await?;
+            let (mut io, peer) = accept(&tls, server).await?;
             let _ = io.write_all(b"!").await;
             let _ = io.read_u8().await;
             let session = io.get_ref().1;
@@ -173,7 +173,7 @@ async fn a_missing_certificate_refuses_and_writes_nothing() {
 
     let server = runtime(&StaticProvider::new(None, None)).server(downstream());
     let (_client, io) = tokio::io::duplex(1024);
-    assert!(matches!(server.accept(io).await, Err(TlsError::NoMaterial { .. })));
+    assert!(matches!(accept(&server, io).await, Err(TlsError::NoMaterial { .. })));
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub(super) enum Client {
 
 /// The right to send one request over a connection that is ready for it.
 #[derive(Debug)]
-pub struct Lease(Slot);
+pub(crate) struct Lease(Slot);
 
 #[derive(Debug)]
 enum Slot {
@@ -42,7 +42,7 @@ enum Slot {
 
 /// The response head to come. Dropping it cancels the request.
 #[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture(Sending);
+pub(crate) struct ResponseFuture(Sending);
 
 enum Sending {
     #[cfg(feature = "http2")]
@@ -133,10 +133,6 @@ impl Client {
         self.connection().drain();
     }
 
-    pub(super) fn abort(&self) {
-        self.connection().abort();
-    }
-
     pub(super) fn in_flight(&self) -> usize {
         self.connection().in_flight()
     }
@@ -145,17 +141,12 @@ impl Client {
 /// The part of [`HttpConnection`] that does not depend on the slot's type.
 trait Control {
     fn drain(&self);
-    fn abort(&self);
     fn in_flight(&self) -> usize;
 }
 
 impl<C: HttpConnection> Control for C {
     fn drain(&self) {
         HttpConnection::drain(self);
-    }
-
-    fn abort(&self) {
-        HttpConnection::abort(self);
     }
 
     fn in_flight(&self) -> usize {
@@ -173,7 +164,11 @@ impl Lease {
     /// The error, here and of the future, tells what the peer can have seen, and has the request where nothing of it
     /// was sent.
     #[inline]
-    pub fn start(self, cx: &mut Context<'_>, request: Request<Body>) -> Result<ResponseFuture, SendError> {
+    pub(crate) fn start(
+        self,
+        cx: &mut Context<'_>,
+        request: Request<Body>,
+    ) -> Result<ResponseFuture, SendError> {
         Ok(ResponseFuture(match self.0 {
             #[cfg(feature = "http2")]
             Slot::Http2(slot) => Sending::Http2(slot.start(cx, request)?),

@@ -33,18 +33,18 @@ pub type ConnectFuture<'a> = Pin<Box<dyn Future<Output = io::Result<BoxIo>> + Se
 
 /// Which connections may serve a request: those of the same TLS context and protocol.
 #[derive(Debug, Clone)]
-pub struct ConnectionKey {
+pub(crate) struct ConnectionKey {
     /// None is plaintext.
-    pub tls: Option<Arc<ClientTls>>,
+    pub(crate) tls: Option<Arc<ClientTls>>,
     /// HTTP version.
-    pub protocol: UpstreamProtocol,
+    pub(crate) protocol: UpstreamProtocol,
 }
 
 // === impl ConnectionKey ===
 
 impl ConnectionKey {
     /// Whether connections of one key may serve requests of the other.
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.protocol == other.protocol && same_tls(self.tls.as_ref(), other.tls.as_ref())
     }
 }

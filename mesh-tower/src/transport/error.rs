@@ -11,8 +11,7 @@ use crate::cause::{self, Cause};
 
 /// What the peer can have done with a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Progress {
+pub(crate) enum Progress {
     /// Nothing left this process. [`SendError::take_request`] has the request, unless the connection died in
     /// the very moment of sending.
     NotSent,
@@ -30,8 +29,7 @@ pub enum Progress {
 
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FailureKind {
+pub(crate) enum FailureKind {
     /// The connection no longer takes requests (drained, closed, out of stream ids).
     Closed,
     /// The peer lowered its stream limit between lease and send.
@@ -141,17 +139,17 @@ impl SendError {
     }
 
     /// What went wrong.
-    pub fn kind(&self) -> FailureKind {
+    pub(crate) fn kind(&self) -> FailureKind {
         self.0.kind
     }
 
     /// What the peer can have done with the request.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         self.0.progress
     }
 
     /// The request, whole and with an untouched body, where nothing of it was sent.
-    pub fn take_request(&mut self) -> Option<http::Request<Body>> {
+    pub(crate) fn take_request(&mut self) -> Option<http::Request<Body>> {
         self.0.request.take()
     }
 }

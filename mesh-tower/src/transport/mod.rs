@@ -1,27 +1,32 @@
 //! The only place that opens or accepts sockets.
 //!
-//! Client side: [`connect`] opens a byte stream ([`tcp`], unix sockets, TLS on top), [`h2`] and [`h1`] speak HTTP
-//! over it, [`pool`] keeps one endpoint's connections. The facts about a failure are in [`error`].
+//! Client side: a [`Connector`] opens a byte stream (TCP, unix sockets), TLS is on top of it (`connect`), `h2` and `h1`
+//! speak HTTP over it, `pool` keeps one endpoint's connections. The facts about a failure are in `error`.
 
 mod client;
-pub mod connect;
-pub mod error;
+pub(crate) mod connect;
+pub(crate) mod error;
 #[cfg(feature = "http1")]
-pub mod h1;
+pub(crate) mod h1;
 #[cfg(feature = "http2")]
-pub mod h2;
-pub mod io;
-pub mod listen;
-pub mod pool;
+pub(crate) mod h2;
+pub(crate) mod io;
+pub(crate) mod listen;
+pub(crate) mod pool;
 pub(crate) mod serve;
 pub(crate) mod task;
-pub mod tcp;
+pub(crate) mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::sync::Arc;
 
+pub use self::connect::{ConnectFuture, Connector};
 use self::error::EndReason;
+pub use self::error::{ConnectError, ConnectFailure, SendError};
+pub use self::io::{BoxIo, Io};
+pub use self::pool::ConnectivityState;
+pub use self::tcp::SocketConnector;
 
 /// What the pool needs of a connection, whichever protocol it speaks. This is the seam behind which an HTTP
 /// client can be replaced.
@@ -34,9 +39,6 @@ pub(crate) trait HttpConnection: Send + Sync {
 
     /// Takes no more requests; ends when the calls in flight have ended.
     fn drain(&self);
-
-    /// Ends now; calls in flight fail.
-    fn abort(&self);
 
     /// Slots that are taken.
     fn in_flight(&self) -> usize;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use mesh_tests::fault::{BadPeer, Manner};
 use mesh_tests::net::Port;
 use mesh_tests::wait::{beside, soon};
-use mesh_tower::tls::CryptoBackend;
-use mesh_tower::tls::provider::{CertificateProvider, CertificateProviders, Identity, NoMaterial, Roots};
+use mesh_tower::tls::{
+    CertificateProvider, CertificateProviders, CryptoBackend, Identity, NoMaterial, Roots,
+};
 use mesh_xds::resource::Rules;
 use mesh_xds::resource_json::Format;
 use mesh_xds::static_config::StaticSource;

@@ -7,7 +7,7 @@ use mesh_tests::echo::EchoClient;
 use mesh_tests::fleet::{Fleet, at, shop};
 use mesh_tests::net::Port;
 use mesh_tests::wait::{beside, soon};
-use mesh_tower::server::Peer;
+use mesh_tower::Peer;
 use mesh_xds::server::{Cluster, DownstreamTls, Listener, Policy, Principal, Rbac, RouteConfig, UpstreamTls};
 use tonic::Code;
 

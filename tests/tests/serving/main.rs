@@ -18,8 +18,7 @@ use mesh_tests::echo::{EchoClient, EchoReply, EchoRequest};
 use mesh_tests::fleet::{Fleet, Served, at, shop};
 use mesh_tests::net::Port;
 use mesh_tests::wait::soon;
-use mesh_tower::server::ServerLimits;
-use mesh_tower::{Mesh, MeshBuilder, MeshChannel};
+use mesh_tower::{Mesh, MeshBuilder, MeshChannel, ServerLimits};
 use mesh_xds::server::{
     Cluster, DownstreamTls, Listener, Resource, Resources as _, RouteConfig, UpstreamTls,
 };

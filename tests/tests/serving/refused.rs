@@ -11,9 +11,8 @@ use mesh_tests::fleet::{Fleet, at, shop};
 use mesh_tests::log::Log;
 use mesh_tests::net::Port;
 use mesh_tests::wait::{beside, soon};
-use mesh_tower::MeshBuilder;
-use mesh_tower::admin::Admin;
 use mesh_tower::telemetry::Metrics;
+use mesh_tower::{Admin, MeshBuilder};
 use mesh_xds::server::{
     Cluster, DownstreamTls, Listener, Permission, Policy, Principal, Rbac, RouteConfig, UpstreamTls,
 };

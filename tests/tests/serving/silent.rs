@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mesh_tests::echo::EchoRequest;
 use mesh_tests::wait::{beside, soon};
-use mesh_tower::server::ServerLimits;
+use mesh_tower::ServerLimits;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

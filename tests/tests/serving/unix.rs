@@ -14,8 +14,7 @@ use mesh_tests::echo::{EchoClient, EchoRequest, UNARY};
 use mesh_tests::fleet::{Fleet, shop};
 use mesh_tests::wait::{beside, soon};
 use mesh_tower::drain::Drained;
-use mesh_tower::server::Peer;
-use mesh_tower::{Mesh, MeshChannel};
+use mesh_tower::{Mesh, MeshChannel, Peer};
 use mesh_xds::server::{
     Cluster, DownstreamTls, Endpoints, Listener, Locality, Permission, Policy, Principal, Rbac, RouteConfig,
     UpstreamTls,

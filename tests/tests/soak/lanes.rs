@@ -15,8 +15,7 @@ use mesh_tests::shared::Shared;
 use mesh_tests::wait::until_snapshot;
 use mesh_tower::Mesh;
 use mesh_tower::drain::Drained;
-use mesh_tower::tls::provider::CertificateProviders;
-use mesh_tower::tls::provider::file_watcher::{FileWatcher, FileWatcherConfig, IdentityFiles};
+use mesh_tower::tls::{CertificateProviders, FileWatcher, FileWatcherConfig, IdentityFiles};
 use mesh_xds::XdsSource;
 use mesh_xds::server::{
     Cluster, DownstreamTls, Endpoints, Listener, Route, RouteConfig, UpstreamTls, VirtualHost,
@@ -107,14 +106,8 @@ impl Yard {
 
     fn certificates(&self) -> Arc<FileWatcher> {
         let identity = &self.identity;
-        let config = FileWatcherConfig {
-            identity: Some(IdentityFiles {
-                certificate_file: identity.certificate_file(),
-                private_key_file: identity.key_file(),
-            }),
-            ca_certificate_file: Some(identity.ca_file()),
-            refresh_interval: Duration::from_secs(600),
-        };
+        let files = IdentityFiles::new(identity.certificate_file(), identity.key_file());
+        let config = FileWatcherConfig::new(Some(files), Some(identity.ca_file()));
         let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         FileWatcher::start(config, crypto, &Handle::current())
     }

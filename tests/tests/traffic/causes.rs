@@ -16,7 +16,7 @@ use mesh_tests::fault::{BadPeer, Manner};
 use mesh_tests::fleet::{Fleet, at, shop};
 use mesh_tests::net::Port;
 use mesh_tests::wait::{beside, soon};
-use mesh_tower::transport::error::ConnectError;
+use mesh_tower::transport::ConnectError;
 use mesh_tower::{Body, Error, Mesh};
 use mesh_xds::server::{Cluster, Listener, UpstreamTls};
 use rustls::AlertDescription;

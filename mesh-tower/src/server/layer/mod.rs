@@ -1,10 +1,4 @@
 //! The server stack as a Tower layer, for tonic's and axum's own servers.
-//!
-//! [`ServerLayer`] works on connections of [`MeshListener`](crate::transport::listen::MeshListener) only: a request
-//! that did not come over one has no [`Peer`], and is refused. `mesh.serve` runs the same stack around
-//! the whole application and needs no layer; a layer of axum's `Router` does not cover routes that are added after it.
-//! `stream_idle_timeout` and `request_timeout` need to see the request's body pass: they apply to bodies of axum's and
-//! tonic's types and to our own, and to no other.
 
 mod body;
 mod future;
@@ -30,6 +24,12 @@ use super::{pace, stack};
 use crate::glue::{self, Handlers};
 
 /// Puts the server stack around a service.
+///
+/// It works on connections of a [`MeshListener`](crate::MeshListener) only: a request that did not come over one has no
+/// [`Peer`](crate::Peer), and is refused. `mesh.serve` runs the same stack around the whole application and needs no
+/// layer; a layer of axum's `Router` does not cover routes that are added after it. `stream_idle_timeout` and
+/// `request_timeout` need to see the request's body pass: they apply to bodies of axum's and tonic's types and to our
+/// own, and to no other.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerLayer {}

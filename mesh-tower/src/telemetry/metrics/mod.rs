@@ -29,7 +29,10 @@ use labels::{LabelKey, Labels};
 use series::{Counts, Distribution, Series};
 use tokio::time::Instant;
 
-/// The metrics of one mesh.
+/// The metrics of one mesh: Istio's standard metrics with Istio's labels, for Prometheus and Kiali.
+///
+/// At most [`Metrics::MAX_SERIES`] series; past that everything goes to one overflow series
+/// (`otel_metric_overflow="true"`). Series of clusters that are gone are given up after their last value was rendered.
 #[derive(Debug)]
 pub struct Metrics {
     own: Arc<WorkloadLabels>,

@@ -1,9 +1,4 @@
-//! The `file_watcher` provider of gRFC A29: certificate, key and roots in files that somebody else renews.
-//!
-//! The files are read again at each `refresh_interval` (default 600 s; each second at most while something has
-//! never been loaded). Certificate and key are a pair: it replaces the old pair only when both were read, belong
-//! together, and did not change while they were read. A failed reload keeps what was loaded before and is logged
-//! once, until the failure changes or ends.
+//! The `file_watcher` provider of gRFC A29.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +18,7 @@ const FIRST_LOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which files to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FileWatcherConfig {
     /// PEM chain and PEM key. None: this provider has no certificate.
     pub identity: Option<IdentityFiles>,
@@ -34,6 +30,7 @@ pub struct FileWatcherConfig {
 
 /// The two files of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IdentityFiles {
     /// PEM chain, leaf first.
     pub certificate_file: PathBuf,
@@ -41,7 +38,13 @@ pub struct IdentityFiles {
     pub private_key_file: PathBuf,
 }
 
-/// The provider. Its task ends with it.
+/// A provider of certificate, key and roots in files that somebody else renews (`file_watcher` of gRFC A29). Its task
+/// ends with it.
+///
+/// The files are read again at each `refresh_interval` (default 600 s; each second at most while something has
+/// never been loaded). Certificate and key are a pair: it replaces the old pair only when both were read, belong
+/// together, and did not change while they were read. A failed reload keeps what was loaded before and is logged
+/// once, until the failure changes or ends.
 #[derive(Debug)]
 pub struct FileWatcher {
     files: Arc<Files>,
@@ -82,6 +85,21 @@ struct Pair {
 impl FileWatcherConfig {
     /// Default of `refresh_interval`.
     pub const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
+
+    /// These files, read again at the default interval.
+    #[must_use]
+    pub const fn new(identity: Option<IdentityFiles>, ca_certificate_file: Option<PathBuf>) -> Self {
+        Self { identity, ca_certificate_file, refresh_interval: Self::REFRESH_INTERVAL }
+    }
+}
+
+// === impl IdentityFiles ===
+
+impl IdentityFiles {
+    /// A PEM chain, leaf first, and the PEM key of the leaf.
+    pub fn new(certificate_file: impl Into<PathBuf>, private_key_file: impl Into<PathBuf>) -> Self {
+        Self { certificate_file: certificate_file.into(), private_key_file: private_key_file.into() }
+    }
 }
 
 // === impl FileWatcher ===

@@ -1,11 +1,9 @@
 //! Certificate providers (gRFC A29): where certificates, keys and roots come from.
 //!
-//! A provider hands out `Arc`s of immutable values. A new `Arc` means "rotated": whoever caches something made from
-//! the old one compares pointers. Providers never block and never fail over to something weaker; what is not loaded
-//! is an error, which refuses the handshake.
+//! Providers never fail over to something weaker.
 
-pub mod file_watcher;
-pub mod static_;
+pub(crate) mod file_watcher;
+pub(crate) mod static_;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +19,9 @@ use x509_parser::parse_x509_certificate;
 
 use super::TlsError;
 
-/// A source of certificates and roots. `certificate` is the `certificate_name` of the configuration; empty is the
+/// A source of certificates and roots. It hands out `Arc`s of immutable values. A new `Arc` means "rotated": whoever
+/// caches something made from the old one compares pointers. It never blocks; what is not loaded is an error, which
+/// refuses the handshake. `certificate` is the `certificate_name` of the configuration; empty is the
 /// provider's default one.
 pub trait CertificateProvider: fmt::Debug + Send + Sync {
     /// Our certificate chain and key as they are now.

@@ -22,7 +22,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -50,21 +50,21 @@ mod tests;
 
 /// How HTTP/1.1 connections are configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Http1Settings {
+pub(crate) struct Http1Settings {
     /// An unused connection is closed after this long. Shorter than common servers' idle limits, so that we
     /// rather than the peer close.
-    pub idle_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
     /// The most connections that one endpoint gets.
-    pub max_connections: usize,
+    pub(crate) max_connections: usize,
     /// The body of a request that was answered before its end may go on, while no other request uses the connection. It
     /// is cut off, and the connection closed, once nothing of it was sent for this long.
-    pub upload_grace: Duration,
+    pub(crate) upload_grace: Duration,
     /// Bytes of the head of one response, and of its trailers. A larger one fails its call.
-    pub max_header_bytes: usize,
+    pub(crate) max_header_bytes: usize,
     /// A request of GET, HEAD, OPTIONS or TRACE without a body is sent once more, on another connection, when a reused one
     /// ended before any byte of its response: the peer had most likely closed it while it was idle. Default true. A
     /// request of which nothing was written is repeated in any case.
-    pub repeat_safe_requests: bool,
+    pub(crate) repeat_safe_requests: bool,
 }
 
 /// One HTTP/1.1 connection.
@@ -81,7 +81,6 @@ pub(crate) struct Connection {
     idle_timeout: Duration,
     upload_grace: Duration,
     repeat_safe_requests: bool,
-    driver: OnceLock<tokio::task::AbortHandle>,
 }
 
 enum ConnectionState {
@@ -161,12 +160,9 @@ impl Connection {
             idle_timeout: settings.idle_timeout,
             upload_grace: settings.upload_grace,
             repeat_safe_requests: settings.repeat_safe_requests,
-            driver: OnceLock::new(),
         });
         let span = tracing::debug_span!(parent: None, "mesh.h1_connection", id);
-        let task = Handle::current().spawn(driver::drive(http, this.clone()).instrument(span));
-        // The driver cannot have been set before: this is the only place.
-        let _ = this.driver.set(task.abort_handle());
+        Handle::current().spawn(driver::drive(http, this.clone()).instrument(span));
         Ok(this)
     }
 
@@ -235,13 +231,6 @@ impl HttpConnection for Connection {
                 *draining = true;
             }
             state => *state = ConnectionState::Closed,
-        }
-    }
-
-    fn abort(&self) {
-        *self.lock() = ConnectionState::Closed;
-        if let Some(driver) = self.driver.get() {
-            driver.abort();
         }
     }
 

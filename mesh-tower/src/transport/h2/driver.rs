@@ -33,10 +33,10 @@ pub(super) struct Driver {
     limit: usize,
 }
 
-/// Starts the driver; the connection keeps the handle to abort it.
-pub(super) fn spawn(runtime: &Handle, driver: Driver) -> tokio::task::AbortHandle {
+/// Starts the driver.
+pub(super) fn spawn(runtime: &Handle, driver: Driver) {
     let span = tracing::debug_span!(parent: None, "mesh.h2_connection", id = driver.connection.id);
-    runtime.spawn(driver.instrument(span)).abort_handle()
+    runtime.spawn(driver.instrument(span));
 }
 
 // === impl Driver ===

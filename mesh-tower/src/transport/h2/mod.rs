@@ -14,7 +14,7 @@
 //!
 //! ```text
 //! open ──GOAWAY, drain(), ids exhausted──► draining ──last stream ended──► closed
-//!   └──────────────I/O error, missed keepalive, abort()────────────────────────▲
+//!   └──────────────I/O error, missed keepalive─────────────────────────────────▲
 //! ```
 
 mod driver;
@@ -40,11 +40,11 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use tokio::runtime::Handle;
 
-pub use self::guard::UnreadLimits;
+pub(crate) use self::guard::UnreadLimits;
 use self::guard::{Credit, Guarded, ReceiveBudget, Role, StreamCredit};
 use self::head::{Named, Prepared};
 pub(crate) use self::recv::{Incoming, RecvBody, has_content};
-pub use self::settings::{Http2Settings, KeepAlive};
+pub(crate) use self::settings::{Http2Settings, KeepAlive};
 use self::upload::{PumpHandle, Upload, Uploaded};
 use super::error::{ConnectError, ConnectFailure, EndReason, FailureKind, Progress, SendError};
 use super::io::{BoxIo, Counted, Traffic};
@@ -72,7 +72,6 @@ pub(crate) struct Connection {
     events: Arc<dyn ConnectionEvents>,
     id: u64,
     runtime: Handle,
-    driver: OnceLock<tokio::task::AbortHandle>,
     /// Why the connection ended, for the errors of its calls.
     reason: OnceLock<EndReason>,
 }
@@ -153,13 +152,10 @@ impl Connection {
             events,
             id,
             runtime: runtime.clone(),
-            driver: OnceLock::new(),
             reason: OnceLock::new(),
         });
         let driver = driver::Driver::new(connection, this.clone(), settings.keepalive.clone());
-        let task = driver::spawn(&runtime, driver);
-        // The driver cannot have been set before: this is the only place.
-        let _ = this.driver.set(task);
+        driver::spawn(&runtime, driver);
         Ok(this)
     }
 
@@ -274,13 +270,6 @@ impl HttpConnection for Connection {
         // Dropping the sender lets the driver say GOAWAY once no stream is left.
         let sender = self.lock_sender().take();
         drop(sender);
-    }
-
-    fn abort(&self) {
-        self.drain();
-        if let Some(driver) = self.driver.get() {
-            driver.abort();
-        }
     }
 
     fn in_flight(&self) -> usize {

@@ -7,29 +7,29 @@ use super::guard::{GuardSettings, Role};
 
 /// How HTTP/2 connections are configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Http2Settings {
+pub(crate) struct Http2Settings {
     /// Bytes that one body whose reader keeps up may have in flight. Each stream begins with less, see
     /// [`UnreadLimits`](super::UnreadLimits).
-    pub stream_window: u32,
+    pub(crate) stream_window: u32,
     /// Our own bound on concurrent streams; as clients, the peer's applies in addition.
-    pub max_concurrent_streams: u32,
+    pub(crate) max_concurrent_streams: u32,
     /// The largest head, and the largest trailers, that are accepted: bytes of names and values and 32 for each field
     /// (RFC 9113 §6.5.2).
-    pub max_header_list_size: u32,
+    pub(crate) max_header_list_size: u32,
     /// PINGs on a silent connection.
-    pub keepalive: Option<KeepAlive>,
+    pub(crate) keepalive: Option<KeepAlive>,
 }
 
 /// PING keepalive (Envoy: `connection_keepalive`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeepAlive {
+pub(crate) struct KeepAlive {
     /// A PING is sent when nothing was read for this long (at most twice this long: activity is looked at when
     /// the timer fires, not on each read).
-    pub interval: Duration,
+    pub(crate) interval: Duration,
     /// The connection is dead when the PING is not answered for this long.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Whether a connection without calls is probed as well.
-    pub while_idle: bool,
+    pub(crate) while_idle: bool,
 }
 
 /// The largest window of RFC 9113.

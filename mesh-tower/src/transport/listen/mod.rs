@@ -7,11 +7,6 @@
 //! Per connection: connection limit, filter chain, TLS handshake, identity, network filters. That runs in a task of the
 //! connection's own, owned by the listener and bounded in time. A client that stays silent takes no turn at the
 //! cryptography, so it delays nobody, and under pressure it gives way (`pending`). Errors of one connection end that connection; errors of the socket are waited out.
-//!
-//! [`MeshListener`] is the listener for tonic's and axum's own servers. They cannot be told to send one connection
-//! away, so with them a changed chain applies to new connections only, and a shutdown of the mesh ends accepting but
-//! does not wait for their calls, nor for connections that they have upgraded: the end of their own `serve` future
-//! tells. `mesh.serve` has no such limits.
 
 mod acceptor;
 mod handshake;
@@ -39,6 +34,10 @@ use crate::server::ServerRuntime;
 ///
 /// A `Stream` for tonic's `serve_with_incoming`, a `Listener` for axum's `serve`. It ends (tonic) or stays silent
 /// (axum) when the mesh drains. Dropping it closes the socket and the connections that are still shaking hands.
+///
+/// tonic's and axum's own servers cannot be told to send one connection away, so with them a changed chain applies to
+/// new connections only, and a shutdown of the mesh ends accepting but does not wait for their calls, nor for
+/// connections that they have upgraded: the end of their own `serve` future tells. `mesh.serve` has no such limits.
 #[derive(Debug)]
 pub struct MeshListener {
     acceptor: Acceptor,

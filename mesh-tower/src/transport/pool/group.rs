@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use mesh_core::config::endpoints::Address;
 use mesh_core::retry::backoff::BackOff;
 use mesh_core::rng::Xoshiro;
@@ -34,7 +33,7 @@ const URGENCY: u32 = 8;
 pub(super) struct Group {
     address: Address,
     key: ConnectionKey,
-    settings: Arc<ArcSwap<PoolSettings>>,
+    settings: Arc<PoolSettings>,
     runtime: Handle,
     /// Of a TLS context that is no longer current: closes when it is unused.
     retired: bool,
@@ -93,7 +92,7 @@ impl Group {
     pub(super) fn new(
         address: Address,
         key: ConnectionKey,
-        settings: Arc<ArcSwap<PoolSettings>>,
+        settings: Arc<PoolSettings>,
         runtime: &Handle,
         open: Open,
         retired: bool,
@@ -226,21 +225,10 @@ impl Group {
         }
     }
 
-    /// Another limit may have room for those who wait.
-    pub(super) fn settings_changed(&self) {
-        self.freed.notify_waiters();
-    }
-
     /// Drains the connections and ends the attempts.
     pub(super) fn close(&self) {
         for entry in self.take_all() {
             entry.client.drain();
-        }
-    }
-
-    pub(super) fn abort(&self) {
-        for entry in self.take_all() {
-            entry.client.abort();
         }
     }
 
@@ -267,7 +255,7 @@ impl Group {
             // Nothing is known of the peer yet: the first attempt tells.
             None if self.is_http1() => self.wants_http1(inner, open),
             None => inner.dials.is_empty(),
-            Some(true) => inner.dials.is_empty() && self.has_room(open, self.settings.load().max_connections),
+            Some(true) => inner.dials.is_empty() && self.has_room(open, self.settings.max_connections),
             Some(false) => self.wants_http1(inner, open),
         }
     }
@@ -283,13 +271,13 @@ impl Group {
     }
 
     fn limit(&self) -> Option<usize> {
-        self.settings.load().limit
+        self.settings.limit
     }
 
     #[cfg(feature = "http1")]
     fn wants_http1(&self, inner: &Inner, open: usize) -> bool {
         let waiting = self.waiting.load(Ordering::SeqCst).max(1);
-        inner.dials.len() < waiting && self.has_room(open, self.settings.load().http1.max_connections)
+        inner.dials.len() < waiting && self.has_room(open, self.settings.http1.max_connections)
     }
 
     #[cfg(not(feature = "http1"))]
@@ -337,14 +325,14 @@ impl Group {
     }
 
     async fn dial_once(self: &Arc<Self>, id: u64) -> Result<Entry, ConnectError> {
-        let settings = self.settings.load_full();
+        let settings = &self.settings;
         let permit = match &settings.permits {
             Some(permits) => Some(permits.acquire().ok_or_else(|| {
                 ConnectError::new(ConnectFailure::Limit, "the cluster is at its limit of connections")
             })?),
             None => None,
         };
-        let client = dial(&self.address, &self.key, &settings, id, self.clone()).await?;
+        let client = dial(&self.address, &self.key, settings, id, self.clone()).await?;
         Ok(Entry { id, client, since: Instant::now(), _permit: permit, open: None })
     }
 
@@ -455,7 +443,7 @@ impl Group {
         drop(inner);
         if changed
             && !self.retired
-            && let Some(on_change) = &self.settings.load().on_change
+            && let Some(on_change) = &self.settings.on_change
         {
             on_change();
         }
@@ -580,7 +568,7 @@ struct Waiting<'a>(&'a Group);
 impl<'a> Waiting<'a> {
     fn enter(group: &'a Group) -> Result<Self, ConnectError> {
         let this = Self(group);
-        if group.waiting.fetch_add(1, Ordering::SeqCst) >= group.settings.load().max_waiting {
+        if group.waiting.fetch_add(1, Ordering::SeqCst) >= group.settings.max_waiting {
             return Err(ConnectError::new(ConnectFailure::Limit, "too many requests wait for this endpoint"));
         }
         Ok(this)

@@ -38,14 +38,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use mesh_core::config::cluster::ClusterConfig;
 use mesh_core::config::endpoints::Address;
 use tokio::runtime::Handle;
 
 use self::group::Group;
 use self::open::Open;
-pub use super::client::{Lease, ResponseFuture};
+pub(crate) use super::client::{Lease, ResponseFuture};
 use super::connect::{ConnectionKey, Connector, same_tls};
 use super::error::ConnectError;
 #[cfg(feature = "http1")]
@@ -56,6 +55,7 @@ use crate::tls::client::ClientTls;
 
 /// gRPC's connectivity states (an endpoint that was shut down is gone, so there is no fifth one).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum ConnectivityState {
     /// No connection, and none is being opened.
     #[default]
@@ -70,47 +70,47 @@ pub enum ConnectivityState {
 
 /// What an endpoint's connections have in common.
 #[derive(Clone)]
-pub struct PoolSettings {
+pub(crate) struct PoolSettings {
     /// Opens byte streams.
-    pub connector: Arc<dyn Connector>,
+    pub(crate) connector: Arc<dyn Connector>,
     /// One attempt may take this long, TLS and HTTP preface included.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// HTTP/2.
     #[cfg(feature = "http2")]
-    pub http2: Http2Settings,
+    pub(crate) http2: Http2Settings,
     /// What the unread responses of all pools together may cost.
     #[cfg(feature = "http2")]
     pub(crate) budget: Arc<ReceiveBudget>,
     /// HTTP/1.1.
     #[cfg(feature = "http1")]
-    pub http1: Http1Settings,
+    pub(crate) http1: Http1Settings,
     /// Connections of the endpoint, whatever their protocol and TLS context, instead of the limits of each protocol:
     /// `per_host_thresholds[0].max_connections`. None by default.
-    pub limit: Option<usize>,
+    pub(crate) limit: Option<usize>,
     /// HTTP/2 connections per endpoint, default 10: enough for 1,000 streams at the usual limit of 100, few enough
     /// that an overloaded peer is not stormed.
-    pub max_connections: usize,
+    pub(crate) max_connections: usize,
     /// Requests of this endpoint that may wait for a connection or a stream. The cluster's own limit comes first.
-    pub max_waiting: usize,
+    pub(crate) max_waiting: usize,
     /// The cluster's budget of connections, if it has one.
-    pub permits: Option<Arc<dyn ConnectionPermits>>,
+    pub(crate) permits: Option<Arc<dyn ConnectionPermits>>,
     /// Called after [`EndpointPool::state`] may have changed, from any thread; it must return at once.
-    pub on_change: Option<Arc<dyn Fn() + Send + Sync>>,
+    pub(crate) on_change: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 /// The cluster's `max_connections`.
-pub trait ConnectionPermits: Send + Sync {
+pub(crate) trait ConnectionPermits: Send + Sync {
     /// A permit that lives as long as the connection; none when the cluster is at its limit.
     fn acquire(&self) -> Option<ConnectionPermit>;
 }
 
 /// Given back on drop.
-pub type ConnectionPermit = Box<dyn Any + Send + Sync>;
+pub(crate) type ConnectionPermit = Box<dyn Any + Send + Sync>;
 
 /// One endpoint's connections. Dropping it drains them: calls in flight finish, nothing new starts.
-pub struct EndpointPool {
+pub(crate) struct EndpointPool {
     address: Address,
-    settings: Arc<ArcSwap<PoolSettings>>,
+    settings: Arc<PoolSettings>,
     runtime: Handle,
     open: Open,
     groups: Mutex<Groups>,
@@ -125,7 +125,7 @@ struct Groups {
 
 /// What [`EndpointPool::try_acquire`] found.
 #[derive(Debug)]
-pub enum TryAcquire {
+pub(crate) enum TryAcquire {
     /// Send now.
     Ready(Lease),
     /// A connection or a stream must come free first.
@@ -138,7 +138,7 @@ pub enum TryAcquire {
 
 impl PoolSettings {
     /// Defaults of everything but the connector.
-    pub fn new(connector: Arc<dyn Connector>) -> Self {
+    pub(crate) fn new(connector: Arc<dyn Connector>) -> Self {
         Self {
             connector,
             connect_timeout: ClusterConfig::CONNECT_TIMEOUT,
@@ -158,7 +158,7 @@ impl PoolSettings {
 
     /// The same, with what a cluster says about connections.
     #[must_use]
-    pub fn with_cluster(mut self, cluster: &ClusterConfig) -> Self {
+    pub(crate) fn with_cluster(mut self, cluster: &ClusterConfig) -> Self {
         self.connect_timeout = cluster.connect_timeout;
         #[cfg(feature = "http2")]
         {
@@ -190,23 +190,18 @@ impl fmt::Debug for PoolSettings {
 
 impl EndpointPool {
     /// A pool without connections; nothing is opened before it is needed or asked for. Its tasks run on `runtime`.
-    pub fn new(address: Address, settings: PoolSettings, runtime: Handle) -> Self {
+    pub(crate) fn new(address: Address, settings: PoolSettings, runtime: Handle) -> Self {
         Self {
             address,
-            settings: Arc::new(ArcSwap::from_pointee(settings)),
+            settings: Arc::new(settings),
             runtime,
             open: Open::default(),
             groups: Mutex::default(),
         }
     }
 
-    /// The endpoint's address.
-    pub const fn address(&self) -> &Address {
-        &self.address
-    }
-
     /// The best state of the connections of the current TLS context.
-    pub fn state(&self) -> ConnectivityState {
+    pub(crate) fn state(&self) -> ConnectivityState {
         let rank = |state: &ConnectivityState| match state {
             ConnectivityState::Idle => 0,
             ConnectivityState::TransientFailure => 1,
@@ -219,39 +214,31 @@ impl EndpointPool {
     }
 
     /// Why the last attempt failed, while no connection of the current context is open.
-    pub fn last_error(&self) -> Option<ConnectError> {
+    pub(crate) fn last_error(&self) -> Option<ConnectError> {
         self.lock().list.iter().filter(|g| !g.is_retired()).find_map(|g| g.last_error())
     }
 
     /// Connections that take requests.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.lock().list.iter().map(|g| g.connections()).sum()
     }
 
-    /// Replaces the settings. Open connections keep theirs.
-    pub fn set_settings(&self, settings: PoolSettings) {
-        self.settings.store(Arc::new(settings));
-        for group in &self.lock().list {
-            group.settings_changed();
-        }
-    }
-
     /// Opens a connection in the background, if there is none and no attempt is under way or backing off.
-    pub fn connect_soon(&self, key: &ConnectionKey) {
+    pub(crate) fn connect_soon(&self, key: &ConnectionKey) {
         self.group(key).connect_soon();
     }
 
     /// Whether a call that has nowhere else to go may try an endpoint that failed: it has a connection that is free, or
     /// an attempt is made at once. There is none sooner than an eighth of the back-off after the last one, and none
     /// where that one took all of its time, or failed for the identity of either side.
-    pub fn may_be_back(&self, key: &ConnectionKey) -> bool {
+    pub(crate) fn may_be_back(&self, key: &ConnectionKey) -> bool {
         let group = self.lock().find(key).cloned();
         group.is_some_and(|group| group.may_be_back())
     }
 
     /// Takes a free stream of an open connection, or says at once why there is none. Where a request would wait,
     /// a connection is being opened when this returns.
-    pub fn try_acquire(&self, key: &ConnectionKey) -> TryAcquire {
+    pub(crate) fn try_acquire(&self, key: &ConnectionKey) -> TryAcquire {
         let ready = self.lock().find(key).and_then(|group| group.reserve());
         ready.map_or_else(|| self.group(key).try_acquire(), TryAcquire::Ready)
     }
@@ -263,13 +250,13 @@ impl EndpointPool {
     ///
     /// # Errors
     /// The connection error that made the endpoint unavailable, or that too many requests wait.
-    pub async fn acquire(&self, key: &ConnectionKey) -> Result<Lease, ConnectError> {
+    pub(crate) async fn acquire(&self, key: &ConnectionKey) -> Result<Lease, ConnectError> {
         let group = self.group(key);
         group.acquire().await
     }
 
     /// Makes `tls` the current context. Connections of other contexts take no more requests.
-    pub fn set_tls(&self, tls: Option<Arc<ClientTls>>) {
+    pub(crate) fn set_tls(&self, tls: Option<Arc<ClientTls>>) {
         let mut groups = self.lock();
         groups.list.retain(|group| !group.is_closed());
         let (kept, retired): (Vec<_>, Vec<_>) =
@@ -283,16 +270,8 @@ impl EndpointPool {
         self.changed();
     }
 
-    /// Ends all connections now; calls in flight fail.
-    pub fn abort(&self) {
-        let groups = std::mem::take(&mut self.lock().list);
-        for group in groups {
-            group.abort();
-        }
-    }
-
     fn changed(&self) {
-        if let Some(on_change) = &self.settings.load().on_change {
+        if let Some(on_change) = &self.settings.on_change {
             on_change();
         }
     }

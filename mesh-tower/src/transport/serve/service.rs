@@ -12,8 +12,8 @@ use tower_service::Service;
 use super::http1::Http1Incoming;
 use crate::body::{Body, ServedBody};
 use crate::glue::{self, Handlers};
-use crate::server::layer::{ResponseBody, ResponseFuture};
 use crate::server::{AcceptedPeer, pace, stack};
+use crate::server::{ResponseBody, ResponseFuture};
 
 /// The service of one connection.
 #[derive(Debug, Clone)]

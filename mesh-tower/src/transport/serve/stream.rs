@@ -17,7 +17,7 @@ use tower_service::Service;
 use super::service::Call;
 use super::signal::Signal;
 use crate::body::{Body, BoxError};
-use crate::server::layer::ResponseBody;
+use crate::server::ResponseBody;
 use crate::transport::h2::has_content;
 use crate::transport::h2::upload::{Upload, Uploaded};
 

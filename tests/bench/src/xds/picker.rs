@@ -18,8 +18,7 @@ use mesh_core::snapshot::{
     ServerSnapshot, SnapshotCell, Subscription,
 };
 use mesh_core::testing::{route, route_config, virtual_host};
-use mesh_tower::runtime::endpoint::{Upstream, UpstreamFuture};
-use mesh_tower::{Body, Mesh};
+use mesh_tower::{Body, Mesh, Upstream, UpstreamFuture};
 use tower::ServiceExt as _;
 
 use super::nanos;

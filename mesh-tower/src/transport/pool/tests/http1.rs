@@ -180,32 +180,6 @@ async fn the_limit_of_an_endpoint_is_one_for_all_its_connections_but_nobody_star
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_that_is_raised_helps_those_who_wait_and_one_that_is_lowered_cuts_nobody_off() {
-    let network = Network::echoing_http1();
-    let limited = |limit| {
-        let mut settings = PoolSettings::new(network.clone());
-        settings.limit = Some(limit);
-        settings
-    };
-    let pool = network.pool_with(|settings| settings.limit = Some(1));
-    let first = pool.acquire(&H1).await.unwrap();
-    let waiting = waiters(&pool, &H1_KEY, 2).await;
-    pool.set_settings(limited(2));
-    for waiting in waiting {
-        assert_eq!(waiting.await.unwrap(), "hello");
-    }
-    assert_eq!(network.attempts(), 2);
-    let second = pool.acquire(&H1).await.unwrap();
-    pool.set_settings(limited(1));
-    let waiting = waiters(&pool, &H1_KEY, 2).await;
-    assert_eq!((network.attempts(), pool.connections()), (2, 2));
-    drop((first, second));
-    for waiting in waiting {
-        assert_eq!(waiting.await.unwrap(), "hello");
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_connection_that_ended_or_could_not_be_had_counts_no_longer() {
     let network = Network::echoing_http1();
     let pool = network.pool_with(|settings| settings.limit = Some(1));

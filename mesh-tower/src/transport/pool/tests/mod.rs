@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::body::Body;
 use crate::tls::provider::static_::StaticProvider;
-use crate::tls::testing::{Ca, downstream, runtime, upstream};
+use crate::tls::testing::{Ca, accept, downstream, runtime, upstream};
 use crate::transport::connect::ConnectFuture;
 use crate::transport::error::{ConnectFailure, Progress};
 use crate::transport::testing::{RawServer, echo, pipe, post, serve_h2, spawn};
@@ -584,7 +584,7 @@ fn changing() -> Changing {
         let (is_secure, seen, server) = (is_secure.load(Ordering::SeqCst), seen.clone(), server.clone());
         spawn(async move {
             if is_secure {
-                let Ok((io, _)) = server.accept(io).await else { return };
+                let Ok((io, _)) = accept(&server, io).await else { return };
                 serve_h2(io, ::h2::server::Builder::new(), echo).await;
             } else {
                 serve_h2(io, ::h2::server::Builder::new(), move |request, respond| {
