@@ -27,6 +27,7 @@ pub mod retry;
 pub mod rng;
 pub mod route;
 pub mod snapshot;
+pub mod status;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

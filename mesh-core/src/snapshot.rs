@@ -17,6 +17,7 @@ use crate::config::cluster::ClusterConfig;
 use crate::config::endpoints::{Address, EndpointsConfig};
 use crate::config::listener::{FilterChain, HttpConfig, ListenerConfig};
 use crate::route::{ClusterIx, RouteTable};
+use crate::status::{RefusedResource, ResourceStatus, UnappliedFields};
 
 /// What a client target sees.
 #[derive(Debug, Clone)]
@@ -141,64 +142,24 @@ pub trait ConfigSource: Send + Sync + 'static {
     /// Opens a server target by its listening address.
     fn server(&self, address: &Address) -> Subscription<ServerSnapshot>;
 
-    /// What is in use and does not do all that it says: see [`UnappliedFields`]. A source of code has none.
-    fn unapplied(&self) -> Vec<UnappliedFields> {
+    /// What it knows of each resource that is wanted. A source of code knows nothing.
+    fn status(&self) -> Vec<ResourceStatus> {
         Vec::new()
     }
 
-    /// What is refused as it is now: see [`RefusedResource`]. A source of code has none.
+    /// What is in use and does not do all that it says.
+    fn unapplied(&self) -> Vec<UnappliedFields> {
+        self.status().iter().filter_map(ResourceStatus::unapplied).collect()
+    }
+
+    /// What is refused as it is now.
     fn refused(&self) -> Vec<RefusedResource> {
-        Vec::new()
+        self.status().iter().filter_map(ResourceStatus::refused).collect()
     }
 
     /// How many resources in use are those of an earlier run, because nobody has answered for them yet.
     fn restored(&self) -> usize {
-        0
-    }
-}
-
-/// A resource in use of which some fields have no effect: they decide where or how traffic goes, and are not
-/// implemented. (A field that decides who may talk makes its resource invalid instead.)
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnappliedFields {
-    /// Kind of the resource: `listener`, `route`, `cluster`, `endpoints`; `file` for sections of a static configuration.
-    pub kind: &'static str,
-    /// Its name; the path of a file.
-    pub name: Arc<str>,
-    /// Paths of the fields, the first ones.
-    pub fields: Vec<String>,
-    /// How many there are, those that are not listed included.
-    pub total: usize,
-}
-
-/// A resource in use that is refused as the control plane, or a file, has it now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedResource {
-    /// Kind of the resource: `listener`, `route`, `cluster`, `endpoints`; `file` for a static configuration as a whole.
-    pub kind: &'static str,
-    /// Its name; the path of a file. Empty where not even the name can be read.
-    pub name: Arc<str>,
-    /// The version that is refused; empty where there are none.
-    pub version: Arc<str>,
-    /// Which field, and why.
-    pub reason: Arc<str>,
-    /// Whether a last good value goes on serving; if not, what needs the resource fails.
-    pub is_serving: bool,
-}
-
-/// `route "shop" in version "7": <field and reason>; its last good value serves`.
-impl fmt::Display for RefusedResource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, name, version, reason, is_serving } = self;
-        write!(f, "{kind} {name:?}")?;
-        if !version.is_empty() {
-            write!(f, " in version {version:?}")?;
-        }
-        // One line, whatever a control plane writes.
-        let line = |c: char| if c.is_control() { ' ' } else { c };
-        let reason: String = reason.chars().map(line).collect();
-        let what = if *is_serving { "its last good value serves" } else { "nothing serves in its place" };
-        write!(f, ": {reason}; {what}")
+        self.status().iter().filter(|resource| resource.is_restored()).count()
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use mesh_core::error::Reason;
-use mesh_core::snapshot::{ClientSnapshot, ConfigSource, RefusedResource, Subscription, UnappliedFields};
+use mesh_core::snapshot::{ClientSnapshot, ConfigSource, Subscription};
+use mesh_core::status::{RefusedResource, ResourceStatus, UnappliedFields};
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -190,6 +191,12 @@ impl Mesh {
     #[must_use]
     pub fn server_layer(&self) -> ServerLayer {
         self.inner.server.layer()
+    }
+
+    /// What is known of each resource that is wanted: what serves, since when, in which version, and what is refused of it.
+    #[must_use]
+    pub fn status(&self) -> Vec<ResourceStatus> {
+        self.inner.source.status()
     }
 
     /// The resources in use of which some fields have no effect, because they are not implemented.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mesh_core::snapshot::RefusedResource;
+use mesh_core::status::RefusedResource;
 
 /// Every target has a configuration. What is refused meanwhile does not change that: the last good one serves.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -17,7 +17,7 @@
 //! | `store`, `graph`, `assemble` | last good values, what is reachable, complete snapshots (gRFC A74) |
 //! | [`last_good`] | the last accepted configuration on disk |
 //! | [`deferred`] | what of routes only the listener that takes them can judge |
-//! | `unapplied`, `refused` | fields in use that have no effect here; resources that are refused |
+//! | `rows` | what is known of each resource: what serves, what is refused of it, what of it has no effect |
 //! | `outage` | why control planes cannot be asked |
 //! | `resolve` | from a target to the resource it starts from: the shape of the configuration |
 //! | `authority`, `xdstp` | which control planes a resource comes from (gRFC A47) |
@@ -37,17 +37,16 @@ mod graph;
 pub mod invalid;
 pub mod last_good;
 mod outage;
-mod refused;
 mod resolve;
 pub mod resource;
 pub mod resource_json;
+mod rows;
 #[cfg(feature = "control-plane")]
 pub mod server;
 pub mod source;
 pub mod static_config;
 mod store;
 pub mod transport;
-mod unapplied;
 mod xdstp;
 
 pub use self::source::{XdsSource, XdsSourceBuilder};

@@ -5,13 +5,11 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mesh_core::config::endpoints::Address;
 use mesh_core::rng::Xoshiro;
-use mesh_core::snapshot::{
-    ClientSnapshot, ConfigSource, RefusedResource, ServerSnapshot, Subscription, UnappliedFields,
-};
+use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription};
+use mesh_core::status::ResourceStatus;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tracing::Instrument as _;
@@ -19,11 +17,10 @@ use tracing::Instrument as _;
 use crate::bootstrap::Bootstrap;
 use crate::driver::{Driver, Reports, Targets};
 use crate::last_good::{LastGood, Owner, restore};
-use crate::refused::Refusals;
 use crate::resolve::Resolver;
+use crate::rows::Rows;
 use crate::transport::connect::{Connect, SystemConnect};
 use crate::transport::rules;
-use crate::unapplied::Ledger;
 
 /// Configuration from xDS control planes: one ADS stream to each that is in use, for all targets of a process.
 ///
@@ -48,9 +45,7 @@ use crate::unapplied::Ledger;
 pub struct XdsSource {
     bootstrap: Arc<Bootstrap>,
     targets: Arc<Targets>,
-    unapplied: Ledger,
-    refused: Refusals,
-    restored: Arc<AtomicUsize>,
+    rows: Rows,
     tasks: Vec<AbortHandle>,
 }
 
@@ -112,13 +107,13 @@ impl XdsSourceBuilder {
             );
             last_good
         });
-        let (unapplied, refused, restored) = (Ledger::default(), Refusals::default(), last_good.count());
+        let rows = Rows::default();
         let targets = Targets::new(Resolver::new(bootstrap.clone(), bootstrap.node().id().into()));
         let rng = Xoshiro::seeded(seed());
-        let reports = Reports { unapplied: unapplied.clone(), refused: refused.clone(), last_good };
+        let reports = Reports { rows: rows.clone(), last_good };
         let driver = Driver::new(&bootstrap, &connector, targets.clone(), reports, rng);
         tasks.push(runtime.spawn(driver.run().instrument(tracing::debug_span!("xds"))).abort_handle());
-        XdsSource { bootstrap, targets, unapplied, refused, restored, tasks }
+        XdsSource { bootstrap, targets, rows, tasks }
     }
 }
 
@@ -137,16 +132,8 @@ impl ConfigSource for XdsSource {
         self.targets.server(address)
     }
 
-    fn unapplied(&self) -> Vec<UnappliedFields> {
-        self.unapplied.list()
-    }
-
-    fn refused(&self) -> Vec<RefusedResource> {
-        self.refused.list()
-    }
-
-    fn restored(&self) -> usize {
-        self.restored.load(Ordering::Relaxed)
+    fn status(&self) -> Vec<ResourceStatus> {
+        self.rows.status()
     }
 }
 

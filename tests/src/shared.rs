@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use mesh_core::config::endpoints::Address;
-use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription, UnappliedFields};
+use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription};
+use mesh_core::status::ResourceStatus;
 use mesh_xds::XdsSource;
 
 /// The source, for the mesh.
@@ -25,7 +26,7 @@ impl ConfigSource for Shared {
         self.0.server(address)
     }
 
-    fn unapplied(&self) -> Vec<UnappliedFields> {
-        self.0.unapplied()
+    fn status(&self) -> Vec<ResourceStatus> {
+        self.0.status()
     }
 }

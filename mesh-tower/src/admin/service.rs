@@ -10,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use mesh_core::snapshot::UnappliedFields;
+use mesh_core::status::UnappliedFields;
 use mesh_core::telemetry::names;
 
 use crate::body::Body;

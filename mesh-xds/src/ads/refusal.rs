@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::types::{Kind, Name};
-use crate::refused::cut;
+use crate::rows::cut;
 
 /// How long the first repetition of a refusal waits; it doubles from there.
 pub(super) const REPEAT_FIRST: Duration = Duration::from_millis(500);

@@ -11,6 +11,7 @@ use mesh_core::config::endpoints::Address;
 use mesh_core::snapshot::{
     ClientSnapshot, ConfigError, ConfigProblem, Resolution, ServerSnapshot, SnapshotCell,
 };
+use mesh_core::status::{Origin, ResourceState};
 
 use super::federation::Federation;
 use super::judged::{JudgedRoutes, refusal};
@@ -22,9 +23,9 @@ use crate::assemble::{Assembled, Assembler, ClientAssembly, Dirty};
 use crate::authority::{Authorities, AuthorityIx, ServerIx};
 use crate::graph::{Graph, Key, Role};
 use crate::outage::Outage;
-use crate::refused::Refusals;
 use crate::resolve::Root;
 use crate::resource::Accepted;
+use crate::rows::Rows;
 use crate::store::{OnDataError, Store};
 
 /// The state of one source.
@@ -110,7 +111,7 @@ impl Engine {
         let added = self.graph.set_roots(&self.store, roots);
         let servers: BTreeSet<String> = self.servers.keys().map(ToString::to_string).collect();
         let is_open = |target: &str| self.clients.contains_key(target) || servers.contains(target);
-        self.reports.refused.retain_targets(is_open);
+        self.reports.rows.retain_targets(is_open);
         self.want(added);
     }
 
@@ -150,7 +151,7 @@ impl Engine {
 
     pub(crate) fn handle_response(&mut self, server: ServerIx, now: Instant, response: Response<Accepted>) {
         self.heard = true;
-        self.reports.refused.forget_nameless(server, response.kind);
+        self.reports.rows.forget_nameless(server, response.kind);
         self.federation.handle_response(server, now, response);
     }
 
@@ -174,7 +175,7 @@ impl Engine {
     pub(crate) fn settle(&mut self) {
         self.apply_updates();
         self.judge();
-        self.reports.unapplied.tell();
+        self.reports.rows.tell();
         self.sweep();
         self.fall_back();
         self.publish();
@@ -207,13 +208,8 @@ impl Engine {
                 }
                 Update::Nameless { kind, version, reason } => {
                     tracing::warn!(%kind, version = &*version, reason = &*reason, "resource without a name refused");
-                    self.reports.refused.refuse_nameless(
-                        server,
-                        kind,
-                        &version,
-                        &reason,
-                        self.store.is_whole(kind),
-                    );
+                    let is_whole = self.store.is_whole(kind);
+                    self.reports.rows.refuse_nameless(server, kind, &version, &reason, is_whole);
                 }
                 Update::Failed { kind, error: ResourceError { name, is_data_error, reason } } => {
                     tracing::warn!(%kind, name = &*name, reason = &*reason, "error instead of a resource");
@@ -224,17 +220,12 @@ impl Engine {
                     }
                     let told = format!("the control plane has an error instead: {reason}");
                     self.fail(kind, &name, ConfigProblem::ReceivedError(reason), rule);
-                    self.list_refused(kind, &name, &Arc::from(""), &told);
+                    self.list_refused((kind, &name), ResourceState::ReceivedError, &Arc::from(""), &told);
                 }
                 Update::Deleted { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource deleted by the control plane");
-                    self.reports.refused.forget(kind, &name);
-                    self.fail(
-                        kind,
-                        &name,
-                        ConfigProblem::DoesNotExist,
-                        self.federation.on_data_error(server),
-                    );
+                    let rule = self.federation.on_data_error(server);
+                    self.fail(kind, &name, ConfigProblem::DoesNotExist, rule);
                 }
                 Update::Absent { kind, name } => {
                     tracing::warn!(%kind, name = &*name, "resource did not come in time");
@@ -250,19 +241,18 @@ impl Engine {
         }
     }
 
-    fn accept(&mut self, kind: Kind, name: &Name, version: &str, value: Accepted) {
+    fn accept(&mut self, kind: Kind, name: &Name, version: &Arc<str>, value: Accepted) {
         self.reports.last_good.put(kind, name, &value);
         if self.store.is_deleted(kind, name) {
             tracing::info!(%kind, name = &**name, "resource that was deleted is there again");
         }
-        let changed = self.put(kind, name, value);
-        tracing::debug!(%kind, name = &**name, version, changed, "resource received");
-        self.reports.refused.forget(kind, name);
+        let changed = self.put(kind, name, version, value, Origin::ControlPlane);
+        tracing::debug!(%kind, name = &**name, version = &**version, changed, "resource received");
     }
 
-    fn put(&mut self, kind: Kind, name: &Name, value: Accepted) -> bool {
+    fn put(&mut self, kind: Kind, name: &Name, version: &Arc<str>, value: Accepted, origin: Origin) -> bool {
         let Accepted { resource, unapplied, deferred, bytes: _ } = value;
-        self.reports.unapplied.note(kind, name, &unapplied);
+        self.reports.rows.accept(kind, name, version, &unapplied, origin);
         if kind == Kind::Route {
             self.routes.put(name, &deferred);
         }
@@ -275,29 +265,40 @@ impl Engine {
             self.federation.forget_value(server, kind, name);
         }
         self.fail(kind, name, ConfigProblem::Invalid(reason.clone()), on_data_error);
-        if self.list_refused(kind, name, version, reason) {
+        if self.list_refused((kind, name), ResourceState::Refused, version, reason) {
             tracing::warn!(%kind, name = &**name, version = &**version, reason = &**reason, "resource refused");
         }
     }
 
-    fn list_refused(&self, kind: Kind, name: &Name, version: &Arc<str>, reason: &str) -> bool {
-        self.reports.refused.refuse(kind, name, version, reason, self.store.is_cached(kind, name))
+    fn list_refused(
+        &self,
+        (kind, name): (Kind, &Name),
+        state: ResourceState,
+        version: &Arc<str>,
+        reason: &str,
+    ) -> bool {
+        let is_serving = self.store.is_cached(kind, name);
+        self.reports.rows.refuse((kind, name), state, version, reason, is_serving)
     }
 
     /// Judges the routes whose listeners have changed. What was taken for a client, and a server comes to share, is gone
     /// for both: which of its values a server could use is not known.
     fn judge(&mut self) {
         let Self { routes, store, graph, reports, .. } = self;
-        for (name, invalid) in routes.judge(store, graph, &reports.unapplied) {
+        for (name, invalid) in routes.judge(store, graph, &reports.rows) {
             let reason: Arc<str> = invalid.to_string().into();
             tracing::warn!(kind = %Kind::Route, name = &*name, reason = &*reason, "a server refuses the resource");
             self.fail(Kind::Route, &name, ConfigProblem::Invalid(reason.clone()), OnDataError::Drop);
-            self.list_refused(Kind::Route, &name, &Arc::from(""), &reason);
+            self.list_refused((Kind::Route, &name), ResourceState::Refused, &Arc::from(""), &reason);
         }
     }
 
     fn fail(&mut self, kind: Kind, name: &Name, problem: ConfigProblem, on_data_error: OnDataError) {
+        let is_missing = problem == ConfigProblem::DoesNotExist;
         self.change(kind, name, |store| store.fail(kind, name, problem, on_data_error));
+        if is_missing {
+            self.reports.rows.miss(kind, name, self.store.is_cached(kind, name));
+        }
     }
 
     /// Changes one resource, follows what it names now, and remembers the targets that it concerns.
@@ -358,6 +359,7 @@ impl Engine {
     fn want(&mut self, added: Vec<(Kind, Name)>) {
         for (kind, name) in added {
             self.store.want(kind, &name);
+            self.reports.rows.want(kind, &name);
             if let Err(why) = self.federation.watch(kind, &name) {
                 self.store.fail(kind, &name, ConfigProblem::Invalid(why), OnDataError::Keep);
             }
@@ -413,7 +415,7 @@ impl Engine {
 
     fn restore(&mut self, kind: Kind, name: &Name) -> bool {
         let Some(value) = self.reports.last_good.restore(kind, name) else { return false };
-        self.put(kind, name, value)
+        self.put(kind, name, &Arc::from(""), value, Origin::LastRun)
     }
 
     fn publish(&mut self) {
@@ -427,7 +429,7 @@ impl Engine {
                 assembly.update(assembler, name, dirty, ready)
             };
             target.publish(version, rule, assemble, |serving| assembler.meanwhile(serving));
-            target.report(key, &reports.refused);
+            target.report(key, &reports.rows);
         }
         for (key, target) in servers.iter_mut() {
             // A server has no clusters to send anything to.
@@ -438,7 +440,7 @@ impl Engine {
             let assemble =
                 |(): &mut (), name: &Name, ready: Option<&ServerSnapshot>| assembler.server(name, key, ready);
             target.publish(version, rule, assemble, |_| None);
-            target.report(&key.to_string(), &reports.refused);
+            target.report(&key.to_string(), &reports.rows);
         }
         if !dirty.is_empty() {
             graph.release();
@@ -508,8 +510,8 @@ impl<S, A: Default> Target<S, A> {
     }
 
     /// Says what keeps it from its next configuration, while it has one.
-    fn report(&self, key: &str, refused: &Refusals) {
-        refused.set_target(key, self.error.as_ref().filter(|_| self.is_behind));
+    fn report(&self, key: &str, rows: &Rows) {
+        rows.set_target(key, self.error.as_ref().filter(|_| self.is_behind));
     }
 
     fn go_on(&mut self, version: &mut u64, meanwhile: impl FnOnce(&S) -> Option<S>) {

@@ -8,8 +8,8 @@ use crate::ads::Name;
 use crate::deferred::{Deferred, runs_with};
 use crate::graph::{Graph, Key, Role};
 use crate::invalid::{Invalid, Unapplied};
+use crate::rows::Rows;
 use crate::store::Store;
-use crate::unapplied::Ledger;
 
 /// The routes of which something is left to judge.
 #[derive(Debug, Default)]
@@ -47,15 +47,14 @@ impl JudgedRoutes {
     }
 
     /// Lists the overrides without effect of what is open. Returns what a server takes and refuses.
-    pub(super) fn judge(&mut self, store: &Store, graph: &Graph, ledger: &Ledger) -> Vec<(Name, Invalid)> {
+    pub(super) fn judge(&mut self, store: &Store, graph: &Graph, rows: &Rows) -> Vec<(Name, Invalid)> {
         let mut refused = Vec::new();
         for name in std::mem::take(&mut self.open) {
             let Some(deferred) = self.deferred.get(&name) else {
-                ledger.note_overrides(&name, Unapplied::default());
+                rows.note_overrides(&name, Unapplied::default());
                 continue;
             };
-            ledger
-                .note_overrides(&name, deferred.without_effect(|filter| is_run(store, graph, &name, filter)));
+            rows.note_overrides(&name, deferred.without_effect(|filter| is_run(store, graph, &name, filter)));
             refused.extend(refusal(graph, &name, deferred).map(|invalid| (name.clone(), invalid.clone())));
         }
         refused

@@ -24,9 +24,8 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+#[cfg(test)]
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use self::file::{Entry, LastGoodError, LastGoodFile, Owner};
@@ -48,15 +47,13 @@ pub const MAX_FILE_BYTES: u64 = 512 << 20;
 pub(crate) struct LastGood {
     restored: Restored,
     record: Option<Record>,
-    in_use: BTreeSet<(Kind, Name)>,
-    count: Arc<AtomicUsize>,
 }
 
 // === impl LastGood ===
 
 impl LastGood {
     fn new(restored: Restored, record: Record) -> Self {
-        Self { restored, record: Some(record), ..Self::default() }
+        Self { restored, record: Some(record) }
     }
 
     /// Whether the bytes of resources are asked for.
@@ -64,41 +61,28 @@ impl LastGood {
         self.record.is_some()
     }
 
-    /// How many resources in use were restored and not replaced yet.
-    pub(crate) fn count(&self) -> Arc<AtomicUsize> {
-        self.count.clone()
-    }
-
     /// The value of the last run for a resource that nobody answers for, if there is one.
-    pub(crate) fn restore(&mut self, kind: Kind, name: &Name) -> Option<Accepted> {
+    pub(crate) fn restore(&self, kind: Kind, name: &Name) -> Option<Accepted> {
         let accepted = self.restored.get(kind, name)?.clone();
         if let (Some(record), Some(bytes)) = (&self.record, &accepted.bytes) {
             record.put(kind, name, bytes);
         }
         tracing::debug!(%kind, name = &**name, "resource restored from disk");
-        self.in_use.insert((kind, name.clone()));
-        self.tell();
         Some(accepted)
     }
 
     /// A control plane sent this value.
-    pub(crate) fn put(&mut self, kind: Kind, name: &Name, accepted: &Accepted) {
+    pub(crate) fn put(&self, kind: Kind, name: &Name, accepted: &Accepted) {
         let Some(record) = &self.record else { return };
         if let Some(bytes) = &accepted.bytes {
             record.put(kind, name, bytes);
         }
-        if self.in_use.remove(&(kind, name.clone())) {
-            tracing::debug!(%kind, name = &**name, "resource from disk replaced");
-            self.tell();
-        }
     }
 
     /// A resource is no longer in use.
-    pub(crate) fn forget(&mut self, kind: Kind, name: &Name) {
-        let Some(record) = &self.record else { return };
-        record.forget(kind, name);
-        if self.in_use.remove(&(kind, name.clone())) {
-            self.tell();
+    pub(crate) fn forget(&self, kind: Kind, name: &Name) {
+        if let Some(record) = &self.record {
+            record.forget(kind, name);
         }
     }
 
@@ -112,17 +96,5 @@ impl LastGood {
         let owner = Owner { node: "node-1".to_owned(), servers: Vec::new() };
         let restored = Restored::new(values.into_iter().map(accepted).collect());
         Self::new(restored, Record::new(owner, Vec::new()))
-    }
-
-    /// Tells how many there are, and in the log when there are first any, and when there are none any more.
-    fn tell(&self) {
-        let now = self.in_use.len();
-        match (self.count.swap(now, Ordering::Relaxed), now) {
-            (0, 1..) => {
-                tracing::warn!("no control plane answers: configuration of the last run is in use, from disk")
-            }
-            (1.., 0) => tracing::info!("nothing of the last run's configuration is in use any more"),
-            (_, _) => {}
-        }
     }
 }

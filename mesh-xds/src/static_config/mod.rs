@@ -21,9 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh_core::config::endpoints::Address;
-use mesh_core::snapshot::{
-    ClientSnapshot, ConfigSource, RefusedResource, ServerSnapshot, Subscription, UnappliedFields,
-};
+use mesh_core::snapshot::{ClientSnapshot, ConfigSource, ServerSnapshot, Subscription};
+use mesh_core::status::ResourceStatus;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
@@ -142,7 +141,7 @@ impl StaticSource {
     /// Why the file as it is now is not in use; none where it is.
     #[must_use]
     pub fn last_error(&self) -> Option<InvalidFile> {
-        self.shared.state().error.clone()
+        self.shared.state().last_error()
     }
 
     fn new(file: Option<PathBuf>, rules: Rules, seen: Option<Vec<u8>>, loaded: Loaded) -> Self {
@@ -168,12 +167,8 @@ impl ConfigSource for StaticSource {
         self.subscribe(address.clone())
     }
 
-    fn unapplied(&self) -> Vec<UnappliedFields> {
-        self.shared.state().unapplied()
-    }
-
-    fn refused(&self) -> Vec<RefusedResource> {
-        self.shared.state().refused().into_iter().collect()
+    fn status(&self) -> Vec<ResourceStatus> {
+        self.shared.state().status()
     }
 }
 
@@ -200,7 +195,7 @@ impl Shared {
         let read = file::read(path);
         if read.as_ref().is_ok_and(|bytes| seen.as_ref() == Some(bytes)) {
             // The same bytes, the same verdict.
-            return self.state().error.clone().map_or(Ok(false), Err);
+            return self.state().last_error().map_or(Ok(false), Err);
         }
         *seen = read.as_ref().ok().cloned();
         match read.and_then(|bytes| file::load(path, &bytes, &self.rules)) {
@@ -210,8 +205,7 @@ impl Shared {
                 Ok(true)
             }
             Err(error) => {
-                let before = self.state().error.replace(error.clone());
-                if before.as_ref() != Some(&error) {
+                if self.state().refuse(error.clone()) {
                     tracing::warn!(%error, "static configuration refused; the last good one stays in use");
                 }
                 Err(error)

@@ -3,20 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use mesh_core::config::endpoints::Address;
 use mesh_core::snapshot::{
-    ClientSnapshot, ConfigError, ConfigProblem, RefusedResource, Resolution, ServerSnapshot, SnapshotCell,
-    UnappliedFields,
+    ClientSnapshot, ConfigError, ConfigProblem, Resolution, ServerSnapshot, SnapshotCell,
 };
+use mesh_core::status::{Origin, Refusal, ResourceState, ResourceStatus};
 
 use super::load::{InvalidFile, Loaded};
 use crate::ads::{Kind, Name};
 use crate::assemble::{Assembled, Assembler};
-use crate::refused::cut;
 use crate::resource::Accepted;
+use crate::rows::{Rows, cut};
 use crate::store::{OnDataError, Store};
-use crate::unapplied::Ledger;
 
 /// How many listeners an error names.
 const SHOWN: usize = 4;
@@ -28,14 +28,17 @@ pub(super) struct State {
     store: Store,
     /// Every name that the store has a place for.
     known: BTreeSet<(Kind, Name)>,
-    unapplied: Ledger,
+    rows: Rows,
     /// Sections of the file without effect.
     without_effect: Vec<String>,
     addresses: BTreeMap<Address, Name>,
     version: u64,
     clients: BTreeMap<Arc<str>, OpenTarget<ClientSnapshot>>,
     servers: BTreeMap<Address, OpenTarget<ServerSnapshot>>,
-    pub(super) error: Option<InvalidFile>,
+    /// When the resources were replaced last.
+    accepted_at: Option<SystemTime>,
+    /// Why the file as it is now is not in use, and since when.
+    error: Option<(InvalidFile, SystemTime)>,
 }
 
 /// An open target.
@@ -64,19 +67,20 @@ impl State {
             origin,
             store: Store::default(),
             known: BTreeSet::new(),
-            unapplied: Ledger::default(),
+            rows: Rows::default(),
             without_effect: Vec::new(),
             addresses: BTreeMap::new(),
             version: 0,
             clients: BTreeMap::new(),
             servers: BTreeMap::new(),
+            accepted_at: None,
             error: None,
         }
     }
 
     /// Replaces every resource, and publishes what changes for the open targets.
     pub(super) fn apply(&mut self, loaded: Loaded) {
-        let overrides = loaded.overrides_without_effect();
+        let (mut overrides, unversioned) = (loaded.overrides_without_effect(), Arc::from(""));
         let Loaded { resources, without_effect, addresses, places: _ } = loaded;
         self.addresses = addresses;
         if !without_effect.is_empty() && without_effect != self.without_effect {
@@ -88,47 +92,55 @@ impl State {
         // What is not in this file is gone, not kept from the last one.
         for key in self.known.iter().filter(|key| !resources.contains_key(key)) {
             self.store.forget(key.0, &key.1);
-            self.unapplied.forget(key.0, &key.1);
+            self.rows.forget(key.0, &key.1);
         }
         for (kind, name) in &known {
             self.store.want(*kind, name);
+            self.rows.want(*kind, name);
             if !resources.contains_key(&(*kind, name.clone())) {
                 self.store.fail(*kind, name, ConfigProblem::DoesNotExist, OnDataError::Keep);
+                self.rows.miss(*kind, name, false);
             }
         }
         for ((kind, name), Accepted { resource, unapplied, deferred: _, bytes: _ }) in resources {
             self.store.put(&name, resource);
-            self.unapplied.note(kind, &name, &unapplied);
+            self.rows.accept(kind, &name, &unversioned, &unapplied, Origin::File);
+            self.rows.note_overrides(&name, overrides.remove(&name).unwrap_or_default());
         }
-        for (name, unapplied) in overrides {
-            self.unapplied.note_overrides(&name, unapplied);
-        }
-        self.unapplied.tell();
+        self.rows.tell();
         self.known = known;
         self.error = None;
+        self.accepted_at = Some(self.rows.now());
         self.publish::<Arc<str>>();
         self.publish::<Address>();
     }
 
-    /// What is set and has no effect: sections of the file first, then fields by resource.
-    pub(super) fn unapplied(&self) -> Vec<UnappliedFields> {
-        let fields = self.without_effect.clone();
-        let of_file =
-            UnappliedFields { kind: "file", name: self.origin.clone(), total: fields.len(), fields };
-        let of_file = Some(of_file).filter(|of_file| of_file.total > 0);
-        of_file.into_iter().chain(self.unapplied.list()).collect()
+    /// The file as it is now is not used. True where that is news.
+    pub(super) fn refuse(&mut self, error: InvalidFile) -> bool {
+        let is_news = self.error.as_ref().is_none_or(|(before, _)| *before != error);
+        if is_news {
+            self.error = Some((error, self.rows.now()));
+        }
+        is_news
     }
 
-    /// The file as a whole, where what it holds now is refused.
-    pub(super) fn refused(&self) -> Option<RefusedResource> {
-        let error = self.error.as_ref()?;
-        Some(RefusedResource {
-            kind: "file",
-            name: self.origin.clone(),
-            version: Arc::from(""),
-            reason: cut(&error.to_string()).into(),
-            is_serving: true,
-        })
+    pub(super) fn last_error(&self) -> Option<InvalidFile> {
+        self.error.as_ref().map(|(error, _)| error.clone())
+    }
+
+    /// The file as a whole, then each resource of it.
+    pub(super) fn status(&self) -> Vec<ResourceStatus> {
+        let mut of_file = ResourceStatus::new("file", self.origin.clone());
+        of_file.state = ResourceState::Accepted;
+        (of_file.accepted_at, of_file.origin) = (self.accepted_at, Origin::File);
+        (of_file.unapplied_total, of_file.unapplied) =
+            (self.without_effect.len(), self.without_effect.clone());
+        if let Some((error, at)) = &self.error {
+            let reason = cut(&error.to_string()).into();
+            of_file.state = ResourceState::Refused;
+            of_file.refused = Some(Refusal { version: Arc::from(""), reason, at: *at, is_serving: true });
+        }
+        [of_file].into_iter().chain(self.rows.status()).collect()
     }
 
     /// Opens a target; it has what the configuration has for it at once.

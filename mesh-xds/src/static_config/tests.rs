@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh_core::snapshot::{ConfigProblem, Resolution, UnappliedFields};
+use mesh_core::snapshot::{ConfigProblem, Resolution};
+use mesh_core::status::UnappliedFields;
 
 use super::*;
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_core::config::listener::{FilterChain, HttpConfig, ListenerConfig, RouteSource, ServerListener};
-use mesh_core::snapshot::{RefusedResource, Resolution};
+use mesh_core::snapshot::Resolution;
+use mesh_core::status::{RefusedResource, ResourceStatus};
 use mesh_core::testing;
 
 use super::engine::{World, chain, cluster, endpoints, failed, listener, ready, route, summary};
@@ -56,16 +57,18 @@ fn address() -> SocketAddr {
     ([127, 0, 0, 1], 8080).into()
 }
 
+fn refused_of(world: &World) -> Vec<RefusedResource> {
+    world.engine.reports().rows.status().iter().filter_map(ResourceStatus::refused).collect()
+}
+
 fn refused(world: &World) -> Vec<String> {
-    world.engine.reports().refused.list().iter().map(RefusedResource::to_string).collect()
+    refused_of(world).iter().map(RefusedResource::to_string).collect()
 }
 
 fn unapplied(world: &World) -> Vec<String> {
-    let listed = world.engine.reports().unapplied.list();
-    listed
-        .into_iter()
-        .flat_map(|one| one.fields.into_iter().map(move |f| format!("{}: {f}", one.name)))
-        .collect()
+    let status = world.engine.reports().rows.status();
+    let listed = status.iter().filter_map(ResourceStatus::unapplied);
+    listed.flat_map(|one| one.fields.into_iter().map(move |f| format!("{}: {f}", one.name))).collect()
 }
 
 #[test]
