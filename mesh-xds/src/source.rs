@@ -89,7 +89,16 @@ impl XdsSourceBuilder {
     }
 
     /// Keeps the last accepted configuration in a file of this process alone, and starts from it when no control plane
-    /// answers. See [`last_good`](crate::last_good).
+    /// answers (in the spirit of gRFC A71 and A88: cached resources outlive the control plane).
+    ///
+    /// * A restored resource is used only while no control plane has answered, and is replaced by the first value that comes.
+    /// * The file is used whole or not at all: it belongs to one node and one list of control planes, and passes the
+    ///   validation that every resource passes. One that is refused is moved aside, to `FILE.refused`, with the reason in
+    ///   the log. It is replaced by renaming: a crash leaves the old file or the new one.
+    /// * What an earlier run used and this one has not asked for yet stays in the file for a week.
+    ///
+    /// The file holds what the control plane sent: guard it as you would the control plane's word (it is created with mode
+    /// 0600).
     pub fn last_good_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.last_good = Some(path.into());
         self

@@ -10,7 +10,7 @@ use mesh_tests::backend::Backend;
 use mesh_tests::echo::{EchoClient, EchoRequest};
 use mesh_tests::wait::soon;
 use mesh_tower::MeshBuilder;
-use mesh_xds::ads::Protocol;
+use mesh_xds::Protocol;
 use mesh_xds::bootstrap::{Bootstrap, ServerConfig};
 
 #[tokio::main]

@@ -14,7 +14,8 @@ use discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest,
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use envoy_types::pb::google::protobuf::Any;
 use futures_util::Stream;
-use mesh_xds::server::{Kind, Resource, Resources};
+use mesh_xds::Kind;
+use mesh_xds::server::{Resource, Resources};
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;

@@ -9,7 +9,8 @@ use discovery::aggregated_discovery_service_server::{
 use discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use envoy_types::pb::google::protobuf::Any;
-use mesh_xds::server::{Kind, Resources};
+use mesh_xds::Kind;
+use mesh_xds::server::Resources;
 use rustls::ServerConfig;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;

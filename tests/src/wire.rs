@@ -17,7 +17,7 @@ use envoy_types::pb::google::protobuf::Any;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use mesh_xds::ads::{Kind, Protocol};
+use mesh_xds::{Kind, Protocol};
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};

@@ -14,9 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_xds::bootstrap::{Bootstrap, CertificateProvider};
-use mesh_xds::resource::Rules;
-use mesh_xds::static_config::StaticSource;
-use mesh_xds::{XdsSource, XdsSourceBuilder};
+use mesh_xds::{Rules, StaticSource, XdsSource, XdsSourceBuilder};
 use rustls::crypto::CryptoProvider;
 use tokio::runtime::Handle;
 
@@ -115,7 +113,7 @@ impl MeshBuilder {
         providers: CertificateProviders,
     ) -> Result<Self, Error> {
         let runtime = current()?;
-        let rules = Rules { certificate_providers: providers.names().cloned().collect() };
+        let rules = Rules::with_providers(providers.names().cloned());
         let mut source = StaticSource::from_file(path, rules).map_err(Error::setup_failed)?;
         source.watch(RELOAD, &runtime);
         Ok(Self::new(Arc::new(source)).certificate_providers(providers))

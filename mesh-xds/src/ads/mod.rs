@@ -43,7 +43,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::types::PerKind;
 
-pub use self::timers::{ABSENT_AFTER, ABSENT_AFTER_TRANSIENT, Reconnect};
+pub use self::timers::Reconnect;
+pub(crate) use self::timers::{ABSENT_AFTER, ABSENT_AFTER_TRANSIENT};
 pub use self::types::{
     Ask, Heartbeat, Kind, Name, Protocol, Received, Request, ResourceError, Response, Update, WILDCARD,
 };

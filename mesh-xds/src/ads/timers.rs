@@ -13,10 +13,10 @@ use mesh_core::rng::Rng;
 use super::types::{Kind, Name};
 
 /// How long a resource may take to come, before it counts as not existing (gRFC A57).
-pub const ABSENT_AFTER: Duration = Duration::from_secs(15);
+pub(crate) const ABSENT_AFTER: Duration = Duration::from_secs(15);
 
 /// The same, where the bootstrap calls it a transient error (gRFC A88).
-pub const ABSENT_AFTER_TRANSIENT: Duration = Duration::from_secs(30);
+pub(crate) const ABSENT_AFTER_TRANSIENT: Duration = Duration::from_secs(30);
 
 /// The longest wait before a new connection.
 const RECONNECT_MAX: Duration = Duration::from_secs(120);

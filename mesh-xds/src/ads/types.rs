@@ -12,6 +12,7 @@ pub const WILDCARD: &str = "*";
 
 /// The resource types that the mesh asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Kind {
     /// `envoy.config.listener.v3.Listener`.
     Listener,

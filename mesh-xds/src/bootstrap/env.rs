@@ -10,20 +10,20 @@ use std::path::PathBuf;
 use super::error::{BootstrapError, Origin, Problem};
 
 /// Names the bootstrap file.
-pub const FILE_VARIABLE: &str = "GRPC_XDS_BOOTSTRAP";
+pub(crate) const FILE_VARIABLE: &str = "GRPC_XDS_BOOTSTRAP";
 
 /// Holds the bootstrap as text.
-pub const TEXT_VARIABLE: &str = "GRPC_XDS_BOOTSTRAP_CONFIG";
+pub(crate) const TEXT_VARIABLE: &str = "GRPC_XDS_BOOTSTRAP_CONFIG";
 
 /// Where variables come from: the process in production, a map in tests.
-pub trait Strings {
+pub(super) trait Strings {
     /// The value of the variable `name`, if it is set.
     fn string(&self, name: &str) -> Option<OsString>;
 }
 
 /// The environment of this process.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ProcessEnv;
+pub(crate) struct ProcessEnv;
 
 /// The document and its origin, as the environment gives them.
 pub(super) struct Found {

@@ -10,7 +10,7 @@
 
 mod builder;
 mod creds;
-pub mod env;
+mod env;
 mod error;
 mod json;
 mod node;
@@ -100,7 +100,7 @@ impl Bootstrap {
     ///
     /// # Errors
     /// As [`Bootstrap::from_env`].
-    pub fn from_strings(env: &impl Strings) -> Result<Self, BootstrapError> {
+    fn from_strings(env: &impl Strings) -> Result<Self, BootstrapError> {
         Self::from_found(env::find(env)?)
     }
 

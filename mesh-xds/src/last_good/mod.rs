@@ -18,7 +18,7 @@
 //! The file holds what the control plane sent: guard it as you would the control plane's word (it is created with mode
 //! 0600). One file belongs to one process.
 
-mod file;
+pub(crate) mod file;
 mod keeper;
 mod record;
 #[cfg(test)]
@@ -28,7 +28,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::file::{Entry, LastGoodError, LastGoodFile, Owner};
+pub(crate) use self::file::Owner;
+#[cfg(test)]
+pub(crate) use self::file::{Entry, LastGoodError, LastGoodFile};
 pub(crate) use self::keeper::restore;
 use self::record::{Record, Restored};
 
@@ -36,10 +38,10 @@ use crate::ads::{Kind, Name};
 use crate::resource::Accepted;
 
 /// How long a resource stays in the file that no run has used.
-pub const KEPT_UNUSED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub(crate) const KEPT_UNUSED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The largest file that is read.
-pub const MAX_FILE_BYTES: u64 = 512 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 512 << 20;
 
 /// The engine's side: what it may restore, and whom it tells what is in use. By default there is no file, and nothing
 /// happens.

@@ -4,7 +4,7 @@
 //! turn and holds the validators to this list, in both directions.
 
 /// Fields by message: setting one changes nothing, is not refused, and is not listed as not applied.
-pub const IGNORED: &[(&str, &[&str])] = &[
+pub(crate) const IGNORED: &[(&str, &[&str])] = &[
     (
         "envoy.config.cluster.v3.Cluster",
         &[

@@ -2,12 +2,13 @@
 //!
 //! gRFC A27 (resource wrapper, names), A46 (each resource is judged alone). Unsupported
 //! configuration: a field that decides who may talk and is not implemented is refused; a field that decides where or
-//! how traffic goes is accepted and listed in [`Accepted::unapplied`]; the rest are listed in [`ignored`].
+//! how traffic goes is accepted and listed in [`Accepted::unapplied`]; the rest are listed in `ignored`.
 //!
 //! Every message that matters is destructured without `..`: a field that a later version of the API adds does not
 //! compile until somebody decides what it means.
 
-pub mod ignored;
+#[cfg(test)]
+mod ignored;
 
 mod cluster;
 mod common;
@@ -38,10 +39,11 @@ use crate::invalid::{Invalid, Place, Reason, Unapplied};
 use crate::xdstp::canonical;
 
 /// Largest resource that is looked at, in bytes: well above any real one, far below what would hurt.
-pub const MAX_RESOURCE_BYTES: usize = 32 << 20;
+pub(crate) const MAX_RESOURCE_BYTES: usize = 32 << 20;
 
 /// What validation needs to know of the process: the bootstrap decides which certificate providers exist.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Rules {
     /// Names of `certificate_providers`; a TLS context that names another is refused (gRFC A29).
     pub certificate_providers: BTreeSet<Arc<str>>,
@@ -82,10 +84,21 @@ pub enum Checked {
     Endpoints(Arc<EndpointsConfig>),
 }
 
+// === impl Rules ===
+
+impl Rules {
+    /// The rules of a process that has these certificate providers.
+    #[must_use]
+    pub fn with_providers(names: impl IntoIterator<Item = Arc<str>>) -> Self {
+        Self { certificate_providers: names.into_iter().collect() }
+    }
+}
+
 // === impl Checked ===
 
 impl Checked {
     /// What kind of resource it is.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {

@@ -33,13 +33,14 @@ pub(crate) use self::locate::locate;
 use self::shape::{In, Shape};
 
 /// Largest text that is read, in bytes.
-pub const MAX_TEXT_BYTES: usize = 32 << 20;
+pub(crate) const MAX_TEXT_BYTES: usize = 32 << 20;
 
 /// Deepest nesting that is read: three times what real resources have, and bounded on the stack.
 const MAX_DEPTH: usize = 64;
 
 /// How a text is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// JSON.
     Json,
@@ -72,6 +73,7 @@ pub struct InvalidText {
 
 /// A place in a text, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Position {
     /// Line.
     pub line: u64,
@@ -121,6 +123,7 @@ enum Problem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reader {
     /// It serves the resources to others: all that it does not know is refused.
+    #[cfg(any(test, feature = "control-plane", feature = "testing"))]
     ControlPlane,
     /// It uses them itself: what has no effect on it is listed.
     Application,
@@ -181,6 +184,7 @@ impl From<Problem> for InvalidText {
 /// # Errors
 /// When the text is too large, does not parse, names a field or a type that the Envoy API does not have, or holds
 /// something else than resources.
+#[cfg(any(test, feature = "control-plane", feature = "testing"))]
 pub fn parse(text: &str, format: Format) -> Result<Vec<EncodedResource>, InvalidText> {
     let ApplicationText { resources, invalid, without_effect: _ } =
         parse_for(Reader::ControlPlane, text, format)?;

@@ -86,7 +86,7 @@ impl Shape {
                     return refused(key, Problem::Elsewhere(DYNAMIC));
                 }
                 (Reader::Application, Some(field)) => without_effect.push(field.name().to_owned()),
-                (Reader::ControlPlane, _) | (_, None) => {
+                _ => {
                     return refused(key, Problem::UnknownSection(key.clone()));
                 }
             }

@@ -9,9 +9,10 @@ use tokio::time::Instant;
 
 use super::cache::Cache;
 use super::control::Shared;
-use super::status::{ClientStatus, Protocol, ResourceStatus};
+use super::status::{ClientStatus, ResourceStatus};
 use super::subscriber::Subscriber;
 use crate::ads::Kind;
+use crate::ads::Protocol;
 
 /// The registry. Bounded by the number of open streams.
 #[derive(Debug)]

@@ -63,6 +63,5 @@ pub use self::control::{ControlPlane, Edit};
 pub use self::directory::{Action, Change, Checks, Directory, FileError, FileProblem, Finding, Oddity};
 pub use self::node::Node;
 pub use self::resource::{InvalidResource, Resource, Resources};
-pub use self::status::{ClientStatus, KindStatus, Nack, Protocol, ResourceState, ResourceStatus};
+pub use self::status::{ClientStatus, KindStatus, Nack, ResourceState, ResourceStatus};
 pub use self::tls::{InvalidTls, Tls};
-pub use crate::ads::Kind;

@@ -33,6 +33,7 @@ pub struct Resource {
 
 /// Bytes that are not a resource of the kind that they claim to be.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidResource {
     /// The type is none that the control plane serves.
     #[error("type {type_url:?} is not a listener, route, cluster or load assignment")]

@@ -20,10 +20,10 @@ use tower_service::Service as TowerService;
 use super::clients::Registration;
 use super::control::Shared;
 use super::serve::PeerAddr;
-use super::status::Protocol;
 use super::stream::{Responses, Stream};
 use super::subscriber::{Ask, Push};
 use super::wire::{DeltaResponse, SotwResponse};
+use crate::ads::Protocol;
 
 /// ADS over the resources of one control plane, until `closing` ends or turns true.
 #[derive(Debug, Clone)]

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub use crate::ads::Protocol;
+use crate::ads::Protocol;
 
 use crate::ads::Kind;
 
 /// One connected client.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ClientStatus {
     /// Number of the stream, unique within the control plane.
     pub stream: u64,
@@ -36,6 +37,7 @@ pub struct ClientStatus {
 
 /// One client's view of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KindStatus {
     /// The kind.
     pub kind: Kind,
@@ -55,6 +57,7 @@ pub struct KindStatus {
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Nack {
     /// The version refused.
     pub version: u64,
@@ -66,6 +69,7 @@ pub struct Nack {
 
 /// One resource at one client.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ResourceStatus {
     /// Its name.
     pub name: Arc<str>,
@@ -77,6 +81,7 @@ pub struct ResourceStatus {
 
 /// What became of a resource at a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ResourceState {
     /// It is on its way.
     Sent,

@@ -1,7 +1,14 @@
 //! Static configuration: the resources of a YAML or JSON file instead of a control plane.
 //!
-//! The file holds what [`crate::resource_json`] reads, and goes through the same validation and the same assembly as
-//! what comes over xDS: there is no second model. A listener with an `api_listener` is a client target by its name; any
+//! The file holds one of these, and nothing else:
+//!
+//! * one resource: `{"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": …}`
+//! * a list of them, alone or under `resources` (the form of Envoy's file subscriptions)
+//! * `static_resources: {listeners: […], clusters: […]}`, as Envoy's own configuration file writes it; its `admin` and
+//!   `node` are skipped, its other sections listed, and `dynamic_resources` refused
+//!
+//! An unknown field is an error with its line and column. What the file holds goes through the same validation and the
+//! same assembly as what comes over xDS: there is no second model. A listener with an `api_listener` is a client target by its name; any
 //! other serves the address that it names. Routes by name (`rds`) and endpoints by name (`eds`) come from the same file.
 //!
 //! ```text
@@ -40,9 +47,7 @@ use crate::resource_json::Format;
 ///
 /// ```
 /// use mesh_core::snapshot::{ConfigSource as _, Resolution};
-/// use mesh_xds::resource::Rules;
-/// use mesh_xds::resource_json::Format;
-/// use mesh_xds::static_config::StaticSource;
+/// use mesh_xds::{Format, Rules, StaticSource};
 ///
 /// let text = r#"
 /// static_resources:

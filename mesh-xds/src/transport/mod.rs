@@ -8,7 +8,7 @@
 //! Whether the control plane sends headers before its first response makes no difference: some do not.
 
 mod call_creds;
-pub mod connect;
+pub(crate) mod connect;
 mod decode;
 mod message;
 mod tls;
@@ -36,7 +36,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
 use self::call_creds::{JwtFile, TokenError};
-use self::connect::{Connect, Io, NameNotResolved};
+pub use self::connect::{Connect, Connecting, Io, NameNotResolved, SystemConnect};
 pub(crate) use self::decode::{Decoder, rules};
 
 use self::message::{delta_request, discovery_request};

@@ -4,21 +4,18 @@
 
 /// The seeds name the kinds as the crate does that they come from.
 mod ads {
-    pub(crate) use mesh_xds::ads::Kind;
+    pub(crate) use mesh_xds::Kind;
 }
 #[path = "../../../mesh-xds/src/resource/tests/seeds.rs"]
 mod seeds;
 #[path = "../../../mesh-xds/src/resource/tests/wire.rs"]
 mod wire;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::arbitrary::{Arbitrary, Unstructured};
-use mesh_xds::ads::Kind;
-use mesh_xds::resource::{Decoded, Rules, decode};
-use mesh_xds::resource_json::{Format, parse};
-use mesh_xds::static_config::StaticSource;
+use mesh_xds::{Format, Kind, Rules, StaticSource};
+use mesh_xds::testing::{Decoded, decode, parse};
 
 /// The choices of a mutation, drawn from the input of the fuzzer.
 struct Choices<'a, 'b>(&'a mut Unstructured<'b>);
@@ -39,7 +36,7 @@ pub fn border(kind: Kind, data: &[u8]) {
 
 /// The rules under which the seeds are valid.
 pub fn rules() -> Rules {
-    Rules { certificate_providers: BTreeSet::from([Arc::from("default")]) }
+    Rules::with_providers([Arc::from("default")])
 }
 
 /// A valid static file, of every seed.

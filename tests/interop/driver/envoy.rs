@@ -20,7 +20,7 @@ use mesh_tests::ca::Identity;
 use mesh_tests::fleet::Fleet;
 use mesh_tests::net::Port;
 use mesh_tests::wait::soon;
-use mesh_xds::ads::Protocol;
+use mesh_xds::Protocol;
 use mesh_xds::server::{Resource, Resources};
 use prost::{Message, Name};
 use serde_json::Value;

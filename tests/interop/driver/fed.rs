@@ -7,11 +7,11 @@ use mesh_tests::echo::{CHAT, EchoClient, EchoRequest, UNARY};
 use mesh_tests::fleet::{Fleet, at};
 use mesh_tests::wait::soon;
 use mesh_tower::{Mesh, MeshChannel};
-use mesh_xds::ads::Protocol;
 use mesh_xds::server::{
-    Cluster, DownstreamTls, Kind, Listener, Permission, Policy, Principal, Rbac, Route, RouteConfig,
-    UpstreamTls, VirtualHost,
+    Cluster, DownstreamTls, Listener, Permission, Policy, Principal, Rbac, Route, RouteConfig, UpstreamTls,
+    VirtualHost,
 };
+use mesh_xds::{Kind, Protocol};
 use tokio::time::Instant;
 use tonic::Code;
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use mesh_tests::fleet::Fleet;
 use mesh_tests::wait::soon;
-use mesh_xds::server::Kind;
+use mesh_xds::Kind;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};

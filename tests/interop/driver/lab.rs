@@ -11,11 +11,11 @@ use mesh_tests::echo::{EchoClient, EchoReply, EchoRequest};
 use mesh_tests::fleet::{Fleet, Served, at};
 use mesh_tests::wait::soon;
 use mesh_tower::{Mesh, MeshChannel};
-use mesh_xds::ads::Protocol;
 use mesh_xds::server::{
-    ClientStatus, Cluster, Endpoints, HeaderMatch, Kind, Listener, Resource, Resources as _, Route,
-    RouteConfig, VirtualHost,
+    ClientStatus, Cluster, Endpoints, HeaderMatch, Listener, Resource, Resources as _, Route, RouteConfig,
+    VirtualHost,
 };
+use mesh_xds::{Kind, Protocol};
 use tonic::Request;
 use tonic::body::Body;
 use tonic::client::GrpcService;

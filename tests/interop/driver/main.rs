@@ -24,7 +24,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use mesh_xds::ads::Protocol::{Incremental, StateOfTheWorld};
+use mesh_xds::Protocol::{Incremental, StateOfTheWorld};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 

@@ -8,7 +8,7 @@ use mesh_tests::echo::{EchoClient, EchoRequest, UNARY};
 use mesh_tests::fleet::{Fleet, Served, at};
 use mesh_tests::net::Port;
 use mesh_tests::wait::soon;
-use mesh_xds::ads::Protocol;
+use mesh_xds::Protocol;
 use mesh_xds::server::{
     ClientStatus, Cluster, DownstreamTls, Endpoints, Listener, Permission, Policy, Principal, Rbac, Resource,
     Resources as _, Route, RouteConfig, UpstreamTls, VirtualHost,

@@ -9,7 +9,7 @@ use mesh_tests::echo::{CHAT, DOWNLOAD, EchoReply, EchoRequest, UNARY, UPLOAD};
 use mesh_tests::fleet::Fleet;
 use mesh_tests::net::Port;
 use mesh_tests::wait::soon;
-use mesh_xds::server::Kind;
+use mesh_xds::Kind;
 use prost::Message as _;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};

@@ -4,8 +4,9 @@ use mesh_core::snapshot::{ClientSnapshot, ConfigSource as _, Resolution, Subscri
 use mesh_tests::fleet::bootstrap_at;
 use mesh_tests::script::{AdsScript, Conversation};
 use mesh_tests::wait::{soon, until_snapshot};
+use mesh_xds::Kind;
 use mesh_xds::XdsSource;
-use mesh_xds::server::{Endpoints, Kind, Resource, RouteConfig};
+use mesh_xds::server::{Endpoints, Resource, RouteConfig};
 use tokio::runtime::Handle;
 
 use crate::{ports, shop};

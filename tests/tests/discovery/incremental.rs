@@ -11,11 +11,10 @@ use mesh_tests::echo::{EchoClient, EchoRequest};
 use mesh_tests::fleet::{Fleet, at, shop as channel};
 use mesh_tests::wait::{beside, soon, until_snapshot};
 use mesh_tower::MeshBuilder;
-use mesh_xds::XdsSource;
-use mesh_xds::ads::Protocol;
 use mesh_xds::bootstrap::ServerAddress;
 use mesh_xds::server::{Cluster, Endpoints, Listener, RouteConfig};
-use mesh_xds::transport::connect::{Connect, Connecting, Io, SystemConnect};
+use mesh_xds::transport::{Connect, Connecting, Io, SystemConnect};
+use mesh_xds::{Protocol, XdsSource};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 

@@ -9,8 +9,8 @@ use mesh_tests::fleet::{Fleet, at};
 use mesh_tests::wait::{soon, until_resolved, until_snapshot};
 use mesh_tower::MeshBuilder;
 use mesh_xds::XdsSource;
-use mesh_xds::last_good::LastGoodFile;
 use mesh_xds::server::{Cluster, Listener, RouteConfig};
+use mesh_xds::testing::LastGoodFile;
 use tokio::runtime::Handle;
 
 use crate::{ports, shop};

@@ -10,7 +10,7 @@ use mesh_tests::echo::{EchoClient, EchoRequest};
 use mesh_tests::fleet::{Fleet, at, shop as channel};
 use mesh_tests::wait::soon;
 use mesh_tower::{MeshBuilder, MeshChannel};
-use mesh_xds::ads::Protocol;
+use mesh_xds::Protocol;
 use mesh_xds::server::{Cluster, Listener, RouteConfig};
 use tokio::task::JoinSet;
 

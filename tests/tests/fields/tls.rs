@@ -10,9 +10,7 @@ use mesh_tests::wait::{beside, soon};
 use mesh_tower::tls::{
     CertificateProvider, CertificateProviders, CryptoBackend, Identity, NoMaterial, Roots,
 };
-use mesh_xds::resource::Rules;
-use mesh_xds::resource_json::Format;
-use mesh_xds::static_config::StaticSource;
+use mesh_xds::{Format, Rules, StaticSource};
 use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -96,7 +94,7 @@ impl Trust {
     fn mesh(&self, resources: &[String]) -> mesh_tower::Mesh {
         let list: Vec<String> = resources.iter().map(|fields| format!("- {{{fields}}}\n")).collect();
         let text = typed(&format!("resources:\n{}", list.concat()));
-        let rules = Rules { certificate_providers: self.0.names().cloned().collect() };
+        let rules = Rules::with_providers(self.0.names().cloned());
         let source =
             StaticSource::from_text(&text, Format::Yaml, rules).unwrap_or_else(|e| panic!("{e}\n{text}"));
         mesh_tower::Mesh::builder(source).certificate_providers(self.0.clone()).build().expect("a mesh")

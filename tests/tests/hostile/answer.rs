@@ -6,8 +6,8 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::service::discovery::v3::Resource;
 use envoy_types::pb::google::protobuf::Any;
 use mesh_tests::wire::WireRequest;
-use mesh_xds::ads::{Kind, Protocol};
-use mesh_xds::resource::{Decoded, Rules, decode};
+use mesh_xds::testing::{Decoded, decode};
+use mesh_xds::{Kind, Protocol, Rules};
 use prost::{Message as _, Name as _};
 
 /// One resource of a response that is being made.
@@ -105,7 +105,7 @@ impl Expected {
 
 /// The verdict about one resource as it is sent.
 pub(crate) fn judge(kind: Kind, protocol: Protocol, sent: &Sent) -> Decoded {
-    let rules = Rules { certificate_providers: BTreeSet::from([Arc::from("default")]) };
+    let rules = Rules::with_providers([Arc::from("default")]);
     match protocol {
         Protocol::StateOfTheWorld => decode(kind, &sent.any.type_url, &sent.any.value, &rules),
         Protocol::Incremental => {

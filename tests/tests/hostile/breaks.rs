@@ -811,17 +811,17 @@ const ENDPOINTS_ROWS: &[Row] = &[
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::sync::Arc;
 
-    use mesh_xds::resource::{Rules, decode};
+    use mesh_xds::Rules;
+    use mesh_xds::testing::decode;
 
     use super::*;
     use crate::docs::encode;
 
     fn refused_at(shape: Shape, json: &Value) -> Result<Option<String>, String> {
         let kind = shape.kind();
-        let rules = Rules { certificate_providers: BTreeSet::from([Arc::from("default")]) };
+        let rules = Rules::with_providers([Arc::from("default")]);
         let verdict = decode(kind, kind.type_url(), &encode(kind, json)?, &rules).verdict;
         Ok(verdict.err().map(|invalid| invalid.path().as_str().to_owned()))
     }

@@ -9,7 +9,7 @@ use mesh_core::rng::Xoshiro;
 use mesh_core::snapshot::ClientSnapshot;
 use mesh_tests::wait::until_snapshot;
 use mesh_tests::wire::{WireResponse, WireStream};
-use mesh_xds::ads::{Kind, Protocol};
+use mesh_xds::{Kind, Protocol};
 
 use crate::answer::{Expected, Sent, judge};
 use crate::breaks::{Break, choose, for_doc, table};

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use mesh_xds::ads::Kind;
-use mesh_xds::resource_json::{Format, parse};
+use mesh_xds::testing::parse;
+use mesh_xds::{Format, Kind};
 use serde_json::{Value, json};
 
 const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters";

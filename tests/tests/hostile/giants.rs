@@ -2,7 +2,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use mesh_tests::wire::WireResponse;
-use mesh_xds::ads::{Kind, Protocol};
+use mesh_xds::{Kind, Protocol};
 
 use crate::answer::{Expected, Sent};
 use crate::docs::{Doc, encode};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use h2::Reason;
 use mesh_tests::wire::{WireConnection, WireStream};
-use mesh_xds::ads::{Kind, Protocol};
+use mesh_xds::{Kind, Protocol};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 

@@ -14,9 +14,8 @@ use mesh_tests::shared::Shared;
 use mesh_tests::wait::{soon, until_snapshot};
 use mesh_tests::wire::{WireControlPlane, WireRequest, WireResponse, WireStream};
 use mesh_tower::Mesh;
-use mesh_xds::XdsSource;
-use mesh_xds::ads::{Kind, Protocol};
 use mesh_xds::bootstrap::{Bootstrap, CertificateProvider, FileWatcher, IdentityFiles, ServerConfig};
+use mesh_xds::{Kind, Protocol, XdsSource};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 

@@ -14,8 +14,8 @@ use mesh_tests::net::Port;
 use mesh_tests::wait::soon;
 use mesh_tower::telemetry::Metrics;
 use mesh_tower::{Admin, Mesh, MeshBuilder, MeshChannel};
-use mesh_xds::ads::Protocol;
-use mesh_xds::server::{Cluster, Kind, Listener, Resource, RouteConfig, VirtualHost};
+use mesh_xds::server::{Cluster, Listener, Resource, RouteConfig, VirtualHost};
+use mesh_xds::{Kind, Protocol};
 use prost::Message as _;
 use tokio::task::JoinSet;
 

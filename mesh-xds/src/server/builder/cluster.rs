@@ -25,6 +25,7 @@ pub struct Cluster {
 
 /// How an endpoint is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lb {
     /// One after the other, by weight.
     RoundRobin,

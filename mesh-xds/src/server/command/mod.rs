@@ -21,7 +21,8 @@ use self::check::check;
 pub use self::options::{Command, InvalidCommand};
 use self::options::{HELP, Serve, Task, TlsFiles};
 use self::watch::{Refused, watch_clients, watch_files};
-use super::{Checks, ControlPlane, Directory, InvalidTls, Kind, Tls};
+use super::{Checks, ControlPlane, Directory, InvalidTls, Tls};
+use crate::ads::Kind;
 
 /// Where a command writes its lines.
 #[derive(Clone)]

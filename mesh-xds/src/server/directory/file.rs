@@ -20,6 +20,7 @@ use crate::server::resource::{InvalidResource, Resource};
 
 /// Why a file, or the directory, is not in force as it stands.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct FileError {
     /// Which file.
     pub path: PathBuf,

@@ -23,6 +23,7 @@ use crate::xdstp::{Xdstp, is_xdstp};
 
 /// Something odd with a resource that is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// The file that has the resource.
     pub path: PathBuf,

@@ -60,6 +60,7 @@ pub struct Directory {
 
 /// How a resource is judged before it is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Checks {
     /// By the rules of this mesh's clients.
     #[default]
@@ -70,6 +71,7 @@ pub enum Checks {
 
 /// What a scan did to one resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Change {
     /// The view whose clients it concerns; none where it is everybody.
     pub view: Option<Arc<str>>,
@@ -83,6 +85,7 @@ pub struct Change {
 
 /// What was done to a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Action {
     /// It is new.
     Added,

@@ -23,8 +23,9 @@ pub(super) use self::ask::{Ask, Names};
 use self::subscription::Subscription;
 use super::cache::{Cache, Entry, View};
 use super::node::Node;
-use super::status::{KindStatus, Nack, Protocol, ResourceStatus};
+use super::status::{KindStatus, Nack, ResourceStatus};
 use crate::ads::Kind;
+use crate::ads::Protocol;
 
 /// The state of one ADS stream.
 #[derive(Debug)]

@@ -17,10 +17,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
+use crate::ads::{Kind, Protocol};
 use crate::server::subscriber::MAX_NAMES;
-use crate::server::{
-    Cluster, ControlPlane, Endpoints, Kind, Listener, Protocol, Resource, ResourceState, RouteConfig, Tls,
-};
+use crate::server::{Cluster, ControlPlane, Endpoints, Listener, Resource, ResourceState, RouteConfig, Tls};
 
 struct Running {
     control: ControlPlane,

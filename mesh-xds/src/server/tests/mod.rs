@@ -14,9 +14,10 @@ use prost::Message;
 use tokio::time::Instant;
 
 use crate::ads::Kind;
+use crate::ads::Protocol;
 use crate::server::control::ControlPlane;
 use crate::server::resource::Resource;
-use crate::server::status::{KindStatus, Protocol, ResourceStatus};
+use crate::server::status::{KindStatus, ResourceStatus};
 use crate::server::subscriber::{Received, Subscriber, TooManyNames};
 use crate::server::wire::{DeltaResponse, SotwResponse};
 

@@ -13,9 +13,7 @@ use mesh_core::config::units::PerMillion;
 use mesh_core::testing::loopback;
 use mesh_tower::telemetry::Metrics;
 use mesh_tower::{Body, Mesh, MeshChannel, Upstream, UpstreamFuture};
-use mesh_xds::StaticSource;
-use mesh_xds::resource::Rules;
-use mesh_xds::resource_json::Format;
+use mesh_xds::{Format, Rules, StaticSource};
 use tower::Service;
 
 use super::Case;

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
 use mesh_tower::{Mesh, MeshChannel};
-use mesh_xds::XdsSource;
-use mesh_xds::ads::Protocol as MeshProtocol;
 use mesh_xds::bootstrap::{Bootstrap, ServerConfig};
+use mesh_xds::{Protocol as MeshProtocol, XdsSource};
 use serde_json::json;
 use tokio::runtime::{Handle, Runtime};
 use tonic::client::GrpcService;

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use mesh_xds::ads::{
-    Ads, Ask, Heartbeat, Kind, Protocol, Received, Request, ResourceError, Response, WILDCARD,
-};
+use mesh_xds::testing::{Ads, Ask, Heartbeat, Received, Request, ResourceError, Response, WILDCARD};
+use mesh_xds::{Kind, Protocol};
 
 #[derive(Debug, Arbitrary)]
 struct Input {

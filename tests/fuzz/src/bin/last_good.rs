@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
-use mesh_xds::ads::Kind;
-use mesh_xds::last_good::{Entry, LastGoodFile, Owner};
+use mesh_xds::Kind;
+use mesh_xds::testing::{Entry, LastGoodFile, Owner};
 
 /// Any contents.
 fn contents(input: &mut Unstructured<'_>) -> Result<LastGoodFile> {

@@ -2,8 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::arbitrary::Unstructured;
-use mesh_xds::resource_json::Format;
-use mesh_xds::static_config::StaticSource;
+use mesh_xds::{Format, StaticSource};
 
 const PARTS: [&str; 18] = [
     "null",

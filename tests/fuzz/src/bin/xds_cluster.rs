@@ -1,4 +1,4 @@
 //! The border of cluster resources.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| mesh_fuzz::border(mesh_xds::ads::Kind::Cluster, data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mesh_fuzz::border(mesh_xds::Kind::Cluster, data));

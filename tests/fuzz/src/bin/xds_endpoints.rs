@@ -1,4 +1,4 @@
 //! The border of endpoints resources.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| mesh_fuzz::border(mesh_xds::ads::Kind::Endpoints, data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mesh_fuzz::border(mesh_xds::Kind::Endpoints, data));

@@ -1,4 +1,4 @@
 //! The border of route resources.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| mesh_fuzz::border(mesh_xds::ads::Kind::Route, data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mesh_fuzz::border(mesh_xds::Kind::Route, data));

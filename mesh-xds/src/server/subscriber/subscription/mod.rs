@@ -13,8 +13,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::ads::Kind;
+use crate::ads::Protocol;
 use crate::server::cache::{Entry, View};
-use crate::server::status::{KindStatus, Nack, Protocol, ResourceState, ResourceStatus};
+use crate::server::status::{KindStatus, Nack, ResourceState, ResourceStatus};
 
 /// The state of one kind. Bounded by the limit of names: a client only makes us remember what it named, and what exists.
 #[derive(Debug)]
