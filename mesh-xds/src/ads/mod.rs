@@ -120,7 +120,7 @@ enum State {
 
 impl<R> Ads<R> {
     /// A machine that watches nothing and is not connected. A resource counts as absent `absent_after` the request
-    /// that names it: [`ABSENT_AFTER`] unless the bootstrap says otherwise.
+    /// that names it: 15 s unless the bootstrap says otherwise.
     #[must_use]
     pub fn new(protocol: Protocol, absent_after: Duration) -> Self {
         let watched = || Watched { entries: BTreeMap::new(), conversation: Conversation::new(protocol) };
