@@ -15,7 +15,6 @@ use crate::outcome::{Failure, GrpcCode, ResponseFlags};
 #[derive(Debug, Clone)]
 pub struct Rejection {
     reason: Reason,
-    more_flags: ResponseFlags,
     /// One word: refusals travel through every layer's `Result`.
     more: Option<Arc<More>>,
 }
@@ -29,6 +28,7 @@ struct More {
 
 /// Why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Reason {
     /// No virtual host or no route matches, or the routes of the target do not exist.
     NoRoute,
@@ -100,6 +100,7 @@ pub enum Reason {
 
 /// Whose fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Origin {
     /// Ours, or our configuration's.
     Local,
@@ -115,7 +116,7 @@ impl Rejection {
     /// A refusal for this reason.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
-        Self { reason, more_flags: ResponseFlags::NONE, more: None }
+        Self { reason, more: None }
     }
 
     /// The same, with what a person needs to know: node id, resource name, last error.
@@ -129,13 +130,6 @@ impl Rejection {
     #[must_use]
     pub fn with_source(mut self, source: Arc<dyn Error + Send + Sync>) -> Self {
         self.more().source = Some(source);
-        self
-    }
-
-    /// The same, with further flags (retries used up).
-    #[must_use]
-    pub fn with_flags(mut self, flags: ResponseFlags) -> Self {
-        self.more_flags = self.more_flags.union(flags);
         self
     }
 
@@ -166,7 +160,7 @@ impl Rejection {
     /// Envoy's flags.
     #[must_use]
     pub fn flags(&self) -> ResponseFlags {
-        self.reason.flags().union(self.more_flags)
+        self.reason.flags()
     }
 
     /// What may be said to whoever made the request: flags and a few words, and nothing of our configuration.
@@ -412,13 +406,11 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_says_what_happened_and_adds_flags_to_its_reasons() {
-        let rejection = Rejection::new(Reason::ConnectFailed)
-            .with_detail("10.0.0.1:80: refused")
-            .with_flags(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+    fn a_rejection_says_what_happened_by_the_flags_of_its_reason() {
+        let rejection = Rejection::new(Reason::ConnectFailed).with_detail("10.0.0.1:80: refused");
         assert!(rejection.to_string().ends_with(": 10.0.0.1:80: refused"));
-        assert_eq!(rejection.flags().to_string(), "UF,URX");
-        assert_eq!(rejection.public().to_string(), "UF,URX: no connection to the upstream");
+        assert_eq!(rejection.flags().to_string(), "UF");
+        assert_eq!(rejection.public().to_string(), "UF: no connection to the upstream");
         assert_eq!(Rejection::new(Reason::BadRequest).public().to_string(), "malformed request");
         assert_eq!(rejection.origin(), Origin::Upstream);
     }

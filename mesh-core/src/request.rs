@@ -60,7 +60,7 @@ impl<'a> RequestHead<'a> {
     /// The address from which the caller says that it comes, where that is believed: the last one of `x-forwarded-for`,
     /// which the nearest proxy has added. None if there is none, or it is no address.
     #[must_use]
-    pub fn forwarded_for(&self) -> Option<IpAddr> {
+    pub(crate) fn forwarded_for(&self) -> Option<IpAddr> {
         if !self.trusts_forwarded_for {
             return None;
         }

@@ -133,7 +133,7 @@ impl EndpointConfig {
 impl HealthStatus {
     /// May take new requests (gRFC A27: `UNKNOWN` and `HEALTHY`; Envoy adds `DEGRADED` as a last resort).
     #[must_use]
-    pub fn is_usable(self) -> bool {
+    pub(crate) fn is_usable(self) -> bool {
         matches!(self, Self::Unknown | Self::Healthy)
     }
 }

@@ -144,7 +144,7 @@ pub struct WeightedCluster {
 
 impl ForwardAction {
     /// Envoy's implicit route timeout. It never applies to gRPC requests.
-    pub const IMPLICIT_TIMEOUT: Duration = Duration::from_secs(15);
+    pub(crate) const IMPLICIT_TIMEOUT: Duration = Duration::from_secs(15);
 
     /// To one cluster, with every default.
     #[must_use]

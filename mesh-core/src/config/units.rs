@@ -117,12 +117,12 @@ impl Limit {
 
 impl BoundedDuration {
     /// The longest duration, in seconds. Protobuf allows about 10,000 years, which no clock can add to its time.
-    pub const MAX_SECONDS: i64 = i64::MAX / 1_000_000_000;
+    pub(crate) const MAX_SECONDS: i64 = i64::MAX / 1_000_000_000;
 
     /// From the parts of a protobuf duration.
     ///
     /// # Errors
-    /// When the parts are negative or beyond [`Self::MAX_SECONDS`].
+    /// When the parts are negative or longer than 292 years.
     pub fn from_parts(seconds: i64, nanos: i32) -> Result<Self, InvalidDuration> {
         match (u64::try_from(seconds), u32::try_from(nanos)) {
             (Ok(s), Ok(n)) if seconds <= Self::MAX_SECONDS && n < 1_000_000_000 => {

@@ -26,7 +26,7 @@ pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// A `grpc-timeout` that is not 1 to 8 digits and a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("grpc-timeout is not 1 to 8 digits followed by one of H M S m u n")]
-pub struct InvalidTimeout;
+pub(crate) struct InvalidTimeout;
 
 /// When a request must have ended, and what says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Bounds<'a> {
 ///
 /// # Errors
 /// When it is not 1 to 8 digits followed by a unit.
-pub fn parse_grpc_timeout(value: &[u8]) -> Result<Duration, InvalidTimeout> {
+pub(crate) fn parse_grpc_timeout(value: &[u8]) -> Result<Duration, InvalidTimeout> {
     let (unit, digits) = value.split_last().ok_or(InvalidTimeout)?;
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
         return Err(InvalidTimeout);

@@ -35,7 +35,7 @@ use crate::config::endpoints::{DropOverload, EndpointsConfig, HealthStatus, Prio
 use crate::error::Reason;
 use crate::rng::Rng;
 
-pub use self::priority::{DEACTIVATION, FAILOVER, Priorities};
+pub use self::priority::Priorities;
 
 /// Endpoints of [`Picker::unreachable`]: so few that a call which fails stays cheap in a cluster of thousands.
 const LAST_RESORTS: usize = 16;
@@ -203,8 +203,8 @@ impl<'a> View<'a> {
     }
 
     /// Whether health is ignored.
-    #[must_use]
-    pub fn is_panic(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_panic(&self) -> bool {
         self.panic
     }
 

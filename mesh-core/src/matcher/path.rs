@@ -35,7 +35,7 @@ impl PathMatcher {
 
     /// How many bytes of a matching path are those that the configuration names; none under a regex.
     #[must_use]
-    pub fn text_len(&self) -> Option<usize> {
+    pub(crate) fn text_len(&self) -> Option<usize> {
         match self {
             Self::Prefix(t) | Self::Exact(t) | Self::SeparatedPrefix(t) => Some(t.value().len()),
             Self::Regex(_) => None,

@@ -77,7 +77,7 @@ impl Text {
 
     /// Whether ASCII case is ignored.
     #[must_use]
-    pub fn ignores_case(&self) -> bool {
+    pub(crate) fn ignores_case(&self) -> bool {
         self.ignore_case
     }
 

@@ -59,10 +59,10 @@ pub fn check<'a>(rules: &'a RbacConfig, peer: &Peer, head: Option<&RequestHead<'
 
 // === impl Decision ===
 
+#[cfg(test)]
 impl Decision<'_> {
     /// Whether the request goes on.
-    #[must_use]
-    pub fn is_allowed(&self) -> bool {
+    pub(crate) fn is_allowed(&self) -> bool {
         !matches!(self, Self::Deny { .. })
     }
 }

@@ -36,7 +36,7 @@ impl Untouched {
 
 /// The gRPC status of an attempt that failed before it was committed; none if it is committed or has succeeded.
 #[must_use]
-pub fn grpc_code(outcome: Outcome) -> Option<GrpcCode> {
+pub(super) fn grpc_code(outcome: Outcome) -> Option<GrpcCode> {
     match outcome {
         Outcome::Response { grpc: Some(GrpcCode::OK), .. } | Outcome::Cancelled => None,
         Outcome::Response { grpc: Some(code), .. } => Some(code),

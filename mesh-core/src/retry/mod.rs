@@ -3,10 +3,10 @@
 //! References: gRFC A6 and A44 for gRPC, Envoy's `x-envoy-retry-on` conditions for other HTTP; the kind of the request
 //! decides. Our own refusals (drop, breaker, RBAC, no endpoint that may be used) are never retried.
 
-pub mod backoff;
-pub mod budget;
-pub mod classify;
-pub mod policy;
+mod backoff;
+pub(crate) mod budget;
+mod classify;
+mod policy;
 
 #[cfg(test)]
 mod tests;

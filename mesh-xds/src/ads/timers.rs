@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use mesh_core::retry::backoff::BackOff;
+use mesh_core::retry::BackOff;
 use mesh_core::rng::Rng;
 
 use super::types::{Kind, Name};

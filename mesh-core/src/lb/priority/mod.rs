@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use super::Connectivity;
 
 /// How long a priority may try before the next one is used as well.
-pub const FAILOVER: Duration = Duration::from_secs(10);
+pub(crate) const FAILOVER: Duration = Duration::from_secs(10);
 
 /// How long the connections of a priority that is no longer needed are kept.
-pub const DEACTIVATION: Duration = Duration::from_secs(15 * 60);
+pub(crate) const DEACTIVATION: Duration = Duration::from_secs(15 * 60);
 
 /// The priorities of one cluster.
 #[derive(Debug, Clone, Default)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh_core::config::endpoints::Address;
-use mesh_core::retry::backoff::BackOff;
+use mesh_core::retry::BackOff;
 use mesh_core::rng::Xoshiro;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
