@@ -28,11 +28,6 @@ impl Deferred {
         self.refused_by_servers.as_ref()
     }
 
-    /// The filters that are overridden, by the name of the instance: one for each place in which one is.
-    pub fn overridden(&self) -> impl Iterator<Item = &str> {
-        self.overrides.iter().map(|(_, filter)| &**filter)
-    }
-
     /// Whether nothing is left to judge.
     #[must_use]
     pub fn is_empty(&self) -> bool {
