@@ -59,8 +59,13 @@ pub(crate) fn runs_with(listener: &ListenerConfig, routes: &str, filter: &str) -
     listener.http().any(|http| takes(http, routes) && runs(&http.filters, filter))
 }
 
+/// Whether a listener is of a server, and takes these routes by name.
+pub(crate) fn is_server_of(listener: &ListenerConfig, routes: &str) -> bool {
+    matches!(listener, ListenerConfig::Server(_)) && listener.http().any(|http| takes(http, routes))
+}
+
 /// Whether a connection manager takes these routes by name.
-pub(crate) fn takes(http: &HttpConfig, routes: &str) -> bool {
+fn takes(http: &HttpConfig, routes: &str) -> bool {
     matches!(&http.routes, RouteSource::Rds(name) if **name == *routes)
 }
 

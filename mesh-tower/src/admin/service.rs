@@ -10,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use mesh_core::status::UnappliedFields;
+use mesh_core::status::{ResourceStatus, UnappliedFields};
 use mesh_core::telemetry::names;
 
 use crate::body::Body;
@@ -51,15 +51,16 @@ impl Endpoints {
 
     /// What is counted of the mesh itself rather than of its requests.
     fn gauges(&self) -> String {
-        let unapplied: usize = self.mesh.unapplied().iter().map(|resource| resource.total).sum();
+        let resources = self.mesh.status();
+        let count =
+            |is: fn(&ResourceStatus) -> bool| resources.iter().filter(|resource| is(resource)).count();
+        let unapplied = resources.iter().map(|resource| resource.unapplied_total).sum();
+        let refused = count(|resource| resource.refused.is_some());
+        let restored = count(ResourceStatus::is_restored);
         let gauges = [
             (names::CONFIG_UNAPPLIED_FIELDS, names::CONFIG_UNAPPLIED_FIELDS_HELP, unapplied),
-            (
-                names::CONFIG_REFUSED_RESOURCES,
-                names::CONFIG_REFUSED_RESOURCES_HELP,
-                self.mesh.refused().len(),
-            ),
-            (names::CONFIG_RESTORED_RESOURCES, names::CONFIG_RESTORED_RESOURCES_HELP, self.mesh.restored()),
+            (names::CONFIG_REFUSED_RESOURCES, names::CONFIG_REFUSED_RESOURCES_HELP, refused),
+            (names::CONFIG_RESTORED_RESOURCES, names::CONFIG_RESTORED_RESOURCES_HELP, restored),
         ];
         let text =
             |(name, help, value)| format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");

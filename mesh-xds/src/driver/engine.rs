@@ -109,9 +109,10 @@ impl Engine {
         let servers = self.servers.values().map(|target| &target.root);
         let roots = clients.chain(servers).filter_map(|root| root.as_ref().ok()).cloned();
         let added = self.graph.set_roots(&self.store, roots);
-        let servers: BTreeSet<String> = self.servers.keys().map(ToString::to_string).collect();
-        let is_open = |target: &str| self.clients.contains_key(target) || servers.contains(target);
-        self.reports.rows.retain_targets(is_open);
+        self.reports.rows.retain_targets(|target| {
+            let is_server = || self.servers.keys().any(|address| address.to_string() == target);
+            self.clients.contains_key(target) || is_server()
+        });
         self.want(added);
     }
 

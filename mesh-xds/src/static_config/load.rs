@@ -10,7 +10,7 @@ use mesh_core::config::endpoints::Address;
 use mesh_core::config::listener::ListenerConfig;
 
 use crate::ads::{Kind, Name};
-use crate::deferred::{runs_with, takes};
+use crate::deferred::{is_server_of, runs_with};
 use crate::invalid::{Invalid, Reason, Unapplied};
 use crate::resource::{Accepted, Checked, Decoded, Rules, decode};
 use crate::resource_json::{
@@ -179,10 +179,7 @@ impl Loaded {
 
     /// The routes that a server takes, and refuses.
     fn refused_by_servers(&self) -> Vec<FileProblem> {
-        let is_of_server = |name: &Name| {
-            let mut servers = self.listeners().filter(|one| matches!(one, ListenerConfig::Server(_)));
-            servers.any(|listener| listener.http().any(|http| takes(http, name)))
-        };
+        let is_of_server = |name: &Name| self.listeners().any(|listener| is_server_of(listener, name));
         let refused = self.routes().filter_map(|(name, accepted)| {
             let invalid = accepted.deferred.refused_by_servers().filter(|_| is_of_server(name))?.clone();
             let place = self.places.get(&(Kind::Route, name.clone())).cloned().unwrap_or_default();

@@ -12,7 +12,7 @@ use crate::ads::{ABSENT_AFTER, Kind};
 use crate::resource::Checked;
 
 /// A client whose route goes to `a`, which has one endpoint.
-fn serving() -> (World, mesh_core::snapshot::Subscription<mesh_core::snapshot::ClientSnapshot>) {
+pub(super) fn serving() -> (World, mesh_core::snapshot::Subscription<mesh_core::snapshot::ClientSnapshot>) {
     let mut world = World::new();
     let target = world.client("l");
     world.routes(&["a"]);

@@ -10,6 +10,7 @@ use mesh_core::status::{RefusedResource, ResourceStatus};
 use mesh_core::testing;
 
 use super::engine::{World, chain, cluster, endpoints, failed, listener, ready, route, summary};
+use super::keeps;
 use crate::ads::{ABSENT_AFTER, Kind};
 use crate::resource::tests::accepted;
 use crate::resource::{Accepted, Checked};
@@ -73,11 +74,7 @@ fn unapplied(world: &World) -> Vec<String> {
 
 #[test]
 fn a_refused_resource_is_listed_until_it_is_valid_deleted_or_not_wanted() {
-    let mut world = World::new();
-    let target = world.client("l");
-    world.routes(&["a"]);
-    world.respond(Kind::Cluster, vec![("a", cluster("a"))], &[]);
-    world.respond(Kind::Endpoints, vec![("eds-a", endpoints([1]))], &[]);
+    let (mut world, target) = keeps::serving();
     assert_eq!(refused(&world), [""; 0]);
     world.respond(Kind::Route, vec![], &[("r", "virtual_hosts[0].domains: must not be empty")]);
     let line = "route \"r\" in version \"5\": virtual_hosts[0].domains: must not be empty; its last good value serves";
@@ -130,11 +127,7 @@ fn a_rule_that_drops_what_is_refused_says_so() {
 #[test]
 fn a_client_follows_routes_with_overrides_of_filters_that_it_does_not_have() {
     for (kind, is_known) in [(CORS, false), ("jwt_authn.v3.PerRouteConfig", false), (PER_ROUTE, true)] {
-        let mut world = World::new();
-        let target = world.client("l");
-        world.routes(&["a"]);
-        world.respond(Kind::Cluster, vec![("a", cluster("a"))], &[]);
-        world.respond(Kind::Endpoints, vec![("eds-a", endpoints([1]))], &[]);
+        let (mut world, target) = keeps::serving();
         world.respond_whole(Kind::Route, vec![("r", overriding("route: {cluster: b}", kind))]);
         assert_eq!(unapplied(&world), [format!("r: {FIELD}")], "{kind}");
         world.respond(Kind::Cluster, vec![("a", cluster("a")), ("b", cluster("b"))], &[]);
@@ -289,11 +282,7 @@ fn a_resource_that_did_not_come_is_missing_and_not_refused() {
 /// Bytes that are no message have no name: that they were refused is told until the next response of that kind.
 #[test]
 fn what_has_no_name_is_listed_until_the_next_answer() {
-    let mut world = World::new();
-    let target = world.client("l");
-    world.routes(&["a"]);
-    world.respond(Kind::Cluster, vec![("a", cluster("a"))], &[]);
-    world.respond(Kind::Endpoints, vec![("eds-a", endpoints([1]))], &[]);
+    let (mut world, target) = keeps::serving();
     world.respond_nameless(Kind::Route, "cannot be decoded");
     assert_eq!(
         refused(&world),

@@ -11,10 +11,8 @@ use std::sync::Arc;
 
 use super::file::verdict;
 use super::{Checks, Directory, View};
-use mesh_core::config::listener::ListenerConfig;
-
 use crate::ads::Kind;
-use crate::deferred::{runs_with, takes};
+use crate::deferred::{is_server_of, runs_with};
 use crate::invalid::Unapplied;
 use crate::resource::{Accepted, Checked, Rules};
 use crate::server::cache::Cache;
@@ -81,40 +79,44 @@ impl Directory {
     pub fn findings(&self) -> Vec<Finding> {
         let cache = self.control.shared.resources();
         let surroundings = self.surroundings(&cache);
-        let listeners = self.listeners();
+        let judged = self.judged();
+        let listeners = || {
+            judged.iter().filter_map(|(_, _, _, accepted)| match &accepted.resource {
+                Checked::Listener(listener) => Some(&**listener),
+                Checked::Route(_) | Checked::Cluster(_) | Checked::Endpoints(_) => None,
+            })
+        };
         let mut findings = Vec::new();
+        for (view, path, resource, accepted) in &judged {
+            let finding = |oddity| Finding::new(path, resource, oddity);
+            findings.extend(surroundings.dangling(view, resource, accepted).into_iter().map(finding));
+            if self.checks == Checks::AsClient {
+                let (name, deferred) = (resource.name(), &accepted.deferred);
+                let runs = |filter: &str| listeners().any(|one| runs_with(one, name, filter));
+                let overrides = deferred.without_effect(runs);
+                findings.extend(Oddity::unapplied(accepted, Some(&overrides)).map(finding));
+                let is_of_server = || listeners().any(|one| is_server_of(one, name));
+                let refusal = deferred.refused_by_servers().filter(|_| is_of_server());
+                findings
+                    .extend(refusal.map(|invalid| finding(Oddity::Refused { reason: invalid.to_string() })));
+            }
+        }
+        findings
+    }
+
+    /// What is in force, as a client would take it, in the order of the files.
+    fn judged(&self) -> Vec<(&View, &Path, &Resource, Accepted)> {
+        let mut judged = Vec::new();
         for ((view, path), file) in &self.files {
             // As when the file was taken: any provider that it names counts as known.
             let mut rules = Rules::default();
             for resource in &file.in_force {
                 // Only what is served to clients that know more is not accepted, and that is not for us to judge.
                 let (_, Ok(accepted)) = verdict(resource, &mut rules) else { continue };
-                let finding = |oddity| Finding::new(path, resource, oddity);
-                findings.extend(surroundings.dangling(view, resource, &accepted).into_iter().map(finding));
-                if self.checks == Checks::AsClient {
-                    let name = resource.name();
-                    let deferred = &accepted.deferred;
-                    let runs = |filter: &str| listeners.iter().any(|one| runs_with(one, name, filter));
-                    let overrides = deferred.without_effect(runs);
-                    findings.extend(Oddity::unapplied(&accepted, Some(&overrides)).map(finding));
-                    let refusal = deferred.refused_by_servers().filter(|_| is_of_server(&listeners, name));
-                    findings.extend(
-                        refusal.map(|invalid| finding(Oddity::Refused { reason: invalid.to_string() })),
-                    );
-                }
+                judged.push((view, path.as_path(), resource, accepted));
             }
         }
-        findings
-    }
-
-    fn listeners(&self) -> Vec<Arc<ListenerConfig>> {
-        let resources = self.files.values().flat_map(|file| &file.in_force);
-        let listeners = resources.filter(|resource| resource.kind() == Kind::Listener);
-        let listeners = listeners.filter_map(|resource| match verdict(resource, &mut Rules::default()).1 {
-            Ok(Accepted { resource: Checked::Listener(listener), .. }) => Some(listener),
-            Ok(_) | Err(_) => None,
-        });
-        listeners.collect()
+        judged
     }
 
     fn surroundings<'a>(&'a self, cache: &'a Cache) -> Surroundings<'a> {
@@ -162,11 +164,6 @@ impl Surroundings<'_> {
     fn is_ours(&self, name: &str) -> bool {
         !is_xdstp(name) || authority(name).is_some_and(|authority| self.authorities.contains(&authority))
     }
-}
-
-fn is_of_server(listeners: &[Arc<ListenerConfig>], routes: &str) -> bool {
-    let mut servers = listeners.iter().filter(|one| matches!(***one, ListenerConfig::Server(_)));
-    servers.any(|listener| listener.http().any(|http| takes(http, routes)))
 }
 
 fn authority(name: &str) -> Option<Cow<'_, str>> {
