@@ -5,6 +5,7 @@ mod drain;
 mod granted;
 mod mtls;
 mod not_serving;
+mod pages;
 mod rbac;
 mod refusals;
 mod refused;

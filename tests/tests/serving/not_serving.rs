@@ -9,14 +9,14 @@ use mesh_tests::echo::{EchoClient, EchoRequest};
 use mesh_tests::fleet::{Fleet, Served, shop};
 use mesh_tests::net::Port;
 use mesh_tests::wait::{beside, soon};
-use mesh_tower::{Admin, Mesh, Peer};
+use mesh_tower::Peer;
 use mesh_xds::Kind;
 use mesh_xds::server::{DownstreamTls, Listener, Resource, UpstreamTls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
-use crate::{admin_page, to, until_ok};
+use crate::pages::Pages;
+use crate::{to, until_ok};
 
 /// A connection that is closed without a byte, whatever its client says first.
 async fn closed_at_once(address: SocketAddr) {
@@ -28,23 +28,9 @@ async fn closed_at_once(address: SocketAddr) {
     }
 }
 
-/// The admin endpoint of a mesh, and its page `/ready`.
-struct Pages {
-    port: Port,
-    _running: JoinSet<()>,
-}
-
 impl Pages {
-    fn of(mesh: &Mesh) -> Self {
-        let port = Port::reserve();
-        let mut running = JoinSet::new();
-        let (admin, tcp) = (Admin::new(mesh.clone()), port.listen());
-        running.spawn(async move { admin.serve(tcp).await.expect("on loopback") });
-        Self { port, _running: running }
-    }
-
     async fn ready(&self) -> String {
-        admin_page(&self.port, "/ready").await
+        self.whole("/ready").await
     }
 
     async fn are_not_ready(&self) {

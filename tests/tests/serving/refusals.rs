@@ -1,50 +1,23 @@
 //! What is refused of a configuration while its last good value serves is seen by whoever looks: pages, gauge, readiness.
 //! And what a client can do without costs it nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::google::protobuf::Any;
-use mesh_core::config::telemetry::WorkloadLabels;
 use mesh_tests::backend::Backend;
 use mesh_tests::echo::{EchoClient, EchoRequest};
 use mesh_tests::fleet::{Fleet, at, shop};
-use mesh_tests::net::Port;
 use mesh_tests::wait::soon;
-use mesh_tower::telemetry::Metrics;
-use mesh_tower::{Admin, Mesh, MeshBuilder, MeshChannel};
+use mesh_tower::{Mesh, MeshBuilder, MeshChannel};
 use mesh_xds::server::{Cluster, Listener, Resource, RouteConfig, VirtualHost};
 use mesh_xds::{Kind, Protocol};
 use prost::Message as _;
-use tokio::task::JoinSet;
 
-use crate::{admin_page, until_ok};
-
-/// The pages of a mesh.
-struct Pages {
-    mesh: Mesh,
-    port: Port,
-    _running: JoinSet<()>,
-}
+use crate::pages::Pages;
+use crate::until_ok;
 
 impl Pages {
-    fn of(mesh: &Mesh) -> Self {
-        let port = Port::reserve();
-        let mut running = JoinSet::new();
-        let metrics = Metrics::new(Arc::new(WorkloadLabels::unknown()));
-        let (admin, tcp) = (Admin::new(mesh.clone()).metrics(metrics), port.listen());
-        running.spawn(async move { admin.serve(tcp).await.expect("on loopback") });
-        Self { mesh: mesh.clone(), port, _running: running }
-    }
-
-    /// The body of a page, with its status line before it.
-    async fn page(&self, path: &str) -> (String, String) {
-        let answer = admin_page(&self.port, path).await;
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
-    }
-
     /// Everything says that this is refused, and that something serves meanwhile.
     async fn say(&self, parts: &[&str]) {
         soon(async { while self.page("/refused").await.1.is_empty() {} }).await;
@@ -88,17 +61,22 @@ fn two(backends: &[Backend; 2]) -> (Listener, RouteConfig, Cluster, Cluster) {
     )
 }
 
+/// A client that is served by `a`.
+async fn client_of_two(protocol: Protocol) -> (Fleet, [Backend; 2], Pages, EchoClient<MeshChannel>) {
+    let fleet = Fleet::start();
+    let backends = [Backend::start("a"), Backend::start("b")];
+    fleet.control.set(two(&backends));
+    let bootstrap = fleet.bootstrap("client").with_protocol(protocol);
+    let mesh = MeshBuilder::from_bootstrap(bootstrap).and_then(MeshBuilder::build).expect("a mesh");
+    let mut client = EchoClient::new(shop(&mesh));
+    until_ok(&mut client).await;
+    (fleet, backends, Pages::of(&mesh), client)
+}
+
 #[tokio::test]
 async fn a_refused_resource_is_seen_while_its_last_good_value_serves() {
     for protocol in [Protocol::StateOfTheWorld, Protocol::Incremental] {
-        let fleet = Fleet::start();
-        let backends = [Backend::start("a"), Backend::start("b")];
-        fleet.control.set(two(&backends));
-        let bootstrap = fleet.bootstrap("client").with_protocol(protocol);
-        let mesh = MeshBuilder::from_bootstrap(bootstrap).and_then(MeshBuilder::build).expect("a mesh");
-        let pages = Pages::of(&mesh);
-        let mut client = EchoClient::new(shop(&mesh));
-        until_ok(&mut client).await;
+        let (fleet, backends, pages, mut client) = client_of_two(protocol).await;
         pages.fall_silent().await;
 
         // The host of everything, twice.
@@ -163,14 +141,7 @@ fn with_cors(cluster: &str) -> Resource {
 #[tokio::test]
 async fn a_client_follows_a_route_that_overrides_a_filter_which_it_does_not_have() {
     for protocol in [Protocol::StateOfTheWorld, Protocol::Incremental] {
-        let fleet = Fleet::start();
-        let backends = [Backend::start("a"), Backend::start("b")];
-        fleet.control.set(two(&backends));
-        let bootstrap = fleet.bootstrap("client").with_protocol(protocol);
-        let mesh = MeshBuilder::from_bootstrap(bootstrap).and_then(MeshBuilder::build).expect("a mesh");
-        let pages = Pages::of(&mesh);
-        let mut client = EchoClient::new(shop(&mesh));
-        until_ok(&mut client).await;
+        let (fleet, _backends, pages, mut client) = client_of_two(protocol).await;
         for cluster in ["b", "a", "b"] {
             fleet.control.set(with_cors(cluster));
             soon(async { while who(&mut client).await != cluster {} }).await;
